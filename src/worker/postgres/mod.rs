@@ -2,6 +2,8 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod catalog;
+pub mod fence;
+mod fence_sql;
 pub mod identifier;
 pub mod ledger;
 pub mod model;
