@@ -1,1 +1,4 @@
+//! The data plane inside a Job.
 
+pub mod postgres;
+pub mod storage;

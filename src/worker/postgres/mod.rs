@@ -1,0 +1,3 @@
+//! The data plane's PostgreSQL.
+
+pub mod row;
