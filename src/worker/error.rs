@@ -6,6 +6,8 @@ use std::fmt;
 
 use tokio_postgres::error::SqlState;
 
+use super::postgres::row::RowError;
+use super::storage::StorageError;
 use crate::contract::{Finding, Severity, exit};
 
 /// What a database said, without what it said about rows.
@@ -185,6 +187,25 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("failed to use the storage")]
+    Storage {
+        #[from]
+        source: StorageError,
+    },
+    #[error("failed to read COPY data")]
+    Rows {
+        #[source]
+        source: RowError,
+    },
+    #[error("{table} took {landed} rows of {sent}")]
+    RowsLost {
+        table: String,
+        sent: u64,
+        landed: u64,
+    },
+    /// The rows read back are not the rows that were sent.
+    #[error("the rows read back from {table} are not the rows that were sent")]
+    CopyDiffers { table: String },
     #[error("failed to encode or decode {what}")]
     Json {
         what: &'static str,
@@ -216,7 +237,12 @@ impl Error {
             Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } => exit::MISCONFIGURED,
             Self::ServerTooOld { .. } => exit::MISCONFIGURED,
             Self::Connect { source, .. } | Self::Database { source, .. } => source.exit_code(),
-            Self::ForeignLedger { .. } => exit::DATA_DIFFERS,
+            Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
+            Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
+            Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
+            Self::Storage {
+                source: StorageError::Missing { .. },
+            } => exit::INPUT_MISSING,
             Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
@@ -224,7 +250,21 @@ impl Error {
             | Self::LockNotGranted { .. }
             | Self::Program { .. }
             | Self::File { .. }
+            | Self::Storage { .. }
+            | Self::Rows { .. }
+            | Self::RowsLost { .. }
             | Self::Json { .. } => exit::TRY_AGAIN,
+        }
+    }
+
+    /// The connection broke, or the server ended it: what it was doing may or may not have happened.
+    pub fn is_connection_lost(&self) -> bool {
+        let (Self::Connect { source, .. } | Self::Database { source, .. }) = self else {
+            return false;
+        };
+        match source.sqlstate.as_deref() {
+            None => true,
+            Some(state) => state.starts_with("08") || state.starts_with("57P"),
         }
     }
 
@@ -246,6 +286,10 @@ impl Error {
             Self::Refused { .. } => "Refused",
             Self::Program { .. } => "ProgramFailed",
             Self::File { .. } => "FileFailed",
+            Self::Storage { .. } => "StorageFailed",
+            Self::Rows { .. } => "RowsUnreadable",
+            Self::RowsLost { .. } => "RowsLost",
+            Self::CopyDiffers { .. } => "CopyDiffers",
             Self::Json { .. } => "JsonFailed",
         }
     }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod postgres;
 pub mod progress;
 pub mod steps;
+pub mod storage;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use postgres::ledger;
 use postgres::model::{Catalog, Scope};
 use postgres::session::{Purpose, Session, connect};
 use progress::Progress;
+use storage::{Credentials, Storage};
 
 use crate::contract::{Identity, Report, ReportResult, Side, StepInput, Task, VERSION, exit};
 
@@ -24,6 +26,7 @@ pub struct Settings {
     pub input: StepInput,
     pub source_uri: Option<String>,
     pub target_uri: Option<String>,
+    pub storage_credentials: Credentials,
     pub termination_path: PathBuf,
 }
 
@@ -33,6 +36,7 @@ pub struct Job {
     pub input: StepInput,
     pub source_uri: Option<String>,
     pub target_uri: Option<String>,
+    storage_credentials: Credentials,
     pub progress: Progress,
 }
 
@@ -46,6 +50,7 @@ impl Job {
             input: settings.input.clone(),
             source_uri: settings.source_uri.clone(),
             target_uri: settings.target_uri.clone(),
+            storage_credentials: settings.storage_credentials.clone(),
             progress: Progress::new(unit),
         }
     }
@@ -58,6 +63,14 @@ impl Job {
     /// Opens a session on the target.
     pub async fn target(&self) -> Result<Session, Error> {
         connect(self.uri(Side::Target)?, self.purpose(Side::Target)).await
+    }
+
+    /// Opens the storage; steps that need none must not fail for it.
+    pub fn storage(&self) -> Result<Storage, Error> {
+        Ok(Storage::open(
+            &self.input.storage,
+            &self.storage_credentials,
+        )?)
     }
 
     /// Opens a session on which the server refuses every write.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::identifier::{TableName, quote_identifier};
+pub use super::row::RowFormat;
 use crate::contract::Finding;
 
 /// Entries of `godwit.ownership` that exist in every migration.
@@ -126,13 +127,6 @@ pub struct Sequence {
     pub column: Option<(TableName, String)>,
     /// An identity column's own sequence.
     pub identity: bool,
-}
-
-/// How rows of a table travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RowFormat {
-    Binary,
-    Text,
 }
 
 impl RowFormat {
