@@ -1,3 +1,4 @@
 //! The data plane's PostgreSQL.
 
 pub mod row;
+pub mod sandbox;
