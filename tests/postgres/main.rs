@@ -1,0 +1,4 @@
+//! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
+
+mod base;
+mod server;
