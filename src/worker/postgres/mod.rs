@@ -15,6 +15,7 @@ pub mod model;
 pub mod relay;
 pub mod restore_point;
 pub mod row;
+pub mod sandbox;
 pub mod scope;
 pub mod session;
 pub mod tls;
