@@ -229,6 +229,8 @@ async fn store_report(job: &Job, code: i32, report: &Report) -> Result<(), Error
 
 async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
+        Task::Prepare {} => steps::prepare::run(job).await,
+        Task::Select { selection } => steps::select::run(job, selection).await,
         other => Err(Error::Input {
             reason: format!("this build has no step {}", other.name()),
         }),

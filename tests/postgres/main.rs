@@ -2,4 +2,7 @@
 
 mod base;
 mod fence;
+mod job;
+mod prepare;
+mod select;
 mod server;

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::identifier::{quote_identifier, quote_literal};
+use super::identifier::quote_identifier;
 use super::model::{ForeignKey, Scope};
 use super::row::{Framing, RowFormat, fields};
 use crate::worker::error::Error;
@@ -125,7 +125,9 @@ pub async fn read_customers(
     each_row(transaction, &select, 2, |row| {
         customers.push(row[0]);
         if risk_by.is_some() {
-            let risk = std::str::from_utf8(row[1]).ok().and_then(|text| text.parse().ok());
+            let risk = std::str::from_utf8(row[1])
+                .ok()
+                .and_then(|text| text.parse().ok());
             customers.risks.push(risk.unwrap_or(f64::INFINITY));
         }
     })
@@ -158,7 +160,9 @@ pub async fn read_links(
 /// Pairs of different customers that a link joins.
 fn select_pairs(scope: &Scope, link: &ForeignKey) -> Option<String> {
     let child = scope.owned_table(&link.table)?.customer_join("c", "cp");
-    let parent = scope.owned_table(&link.referenced)?.customer_join("r", "rp");
+    let parent = scope
+        .owned_table(&link.referenced)?
+        .customer_join("r", "rp");
     Some(format!(
         "select distinct {one}::pg_catalog.text, {other}::pg_catalog.text from {} as c join {} as r on {}{}{} where {one} <> {other}",
         link.table.sql(),
@@ -187,7 +191,10 @@ pub async fn each_row(
     let mut framing = Framing::new(RowFormat::Text, columns);
     while let Some(piece) = pieces.try_next().await.map_err(failed())? {
         framing.feed(piece);
-        while let Some(row) = framing.next_row().map_err(|source| Error::Rows { source })? {
+        while let Some(row) = framing
+            .next_row()
+            .map_err(|source| Error::Rows { source })?
+        {
             let found: Result<Vec<_>, _> = fields(&row, RowFormat::Text).collect();
             let found = found.map_err(|source| Error::Rows { source })?;
             let found: Vec<&[u8]> = found
@@ -198,11 +205,6 @@ pub async fn each_row(
         }
     }
     framing.finish().map_err(|source| Error::Rows { source })
-}
-
-/// A key as a literal of the root key's type.
-pub fn key_literal(key: &str, scope: &Scope) -> String {
-    format!("{}::{}", quote_literal(key), scope.root_key_type)
 }
 
 #[cfg(test)]

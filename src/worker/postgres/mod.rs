@@ -2,8 +2,10 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod agreement;
+pub mod baseline;
 pub mod catalog;
 pub mod closure;
+pub mod collision;
 pub mod compare;
 pub mod dependency;
 pub mod difference;
@@ -23,5 +25,6 @@ pub mod schema;
 pub mod scope;
 pub mod sequence;
 pub mod session;
+pub mod split;
 pub mod tls;
 pub mod token;

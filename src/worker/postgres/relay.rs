@@ -25,7 +25,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn new(table: &Table, format: RowFormat) -> Self {
+    pub fn new(table: &Table, format: RowFormat) -> Self {
         Self {
             format,
             columns: table.copied_columns().len(),

@@ -110,7 +110,10 @@ impl<'a> Resolver<'a> {
                 "The root key alone must identify a customer: declare it as primary key, or unique and not null.",
             );
         }
-        if root.column(key).is_some_and(|column| column.type_oid >= FIRST_USER_OID) {
+        if root
+            .column(key)
+            .is_some_and(|column| column.type_oid >= FIRST_USER_OID)
+        {
             self.block(
                 "RootKeyType",
                 &dataset.root_table,
@@ -446,7 +449,10 @@ impl<'a> Resolver<'a> {
         let Some(key) = owned.path.first() else {
             return;
         };
-        let columns = key.columns.iter().filter_map(|name| owned.table.column(name));
+        let columns = key
+            .columns
+            .iter()
+            .filter_map(|name| owned.table.column(name));
         let object = owned.table.name.to_string();
         for column in columns {
             if column.generated {
