@@ -11,7 +11,7 @@ use super::approval::{self, Question};
 use super::check;
 use super::conditions::{Why, status_of};
 use super::observed::{MigrationView, ObservedCohort};
-use super::step::CohortStep;
+use super::step::{CohortStep, MigrationStep};
 use super::verdict::worst;
 
 /// A hold, and whether it is the stop cord.
@@ -66,32 +66,18 @@ fn hold_while_the_migration_is_not_ready(ask: &Ask<'_>) -> Option<Hold> {
     if ask.step != CohortStep::Pending {
         return None;
     }
-    let step = ask
-        .migration
-        .status
-        .step
-        .as_ref()
-        .map_or("its first step", |step| step.name.as_str());
-    (step != "Move").then(|| {
-        let message = format!(
-            "Migration {} is at {step}; cohorts start at Move",
-            ask.migration.object.name
-        );
+    let at_move = ask.migration.status.step.as_ref().is_some_and(|step| step.name == MigrationStep::Move.as_str());
+    // The step's name stays out of the message: a waiting cohort's status would be rewritten with each of them.
+    (!at_move).then(|| {
+        let message = format!("Cohorts start when Migration {} reaches Move", ask.migration.object.name);
         Hold::Waiting(Why::new(reason::MIGRATION_NOT_READY, message))
     })
 }
 
 fn hold_for_earlier_waves(ask: &Ask<'_>) -> Option<Hold> {
-    let admitted = ask
-        .migration
-        .status
-        .admitted
-        .contains(&ask.seen.object.name);
+    let admitted = ask.migration.status.admitted.contains(&ask.seen.object.name);
     (ask.step == CohortStep::Pending && !admitted).then(|| {
-        let message = format!(
-            "Wave {} waits for earlier cohorts or for a free place",
-            ask.seen.spec.wave
-        );
+        let message = format!("Wave {} waits for earlier cohorts or for a free place", ask.seen.spec.wave);
         Hold::Waiting(Why::new(reason::WAVE_NOT_REACHED, message))
     })
 }
@@ -115,10 +101,7 @@ pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option
         Verdict::Fail => reason::GATE_FAILED,
         Verdict::Inconclusive | Verdict::Error => reason::GATE_INCONCLUSIVE,
     };
-    let evidence = verdicts
-        .iter()
-        .find(|(_, verdict, _)| *verdict == worst)
-        .map_or("", |(_, _, evidence)| evidence);
+    let evidence = verdicts.iter().find(|(_, verdict, _)| *verdict == worst).map_or("", |(_, _, evidence)| evidence);
     Some(Why::new(reason, format!("Before {step}: {evidence}")))
 }
 
@@ -126,17 +109,8 @@ fn hold_for_approval(ask: &Ask<'_>) -> Option<Hold> {
     if ask.step != CohortStep::Cutover {
         return None;
     }
-    let digest = ask
-        .status
-        .plan
-        .as_ref()
-        .map_or("", |plan| plan.digest.as_str());
-    let question = Question {
-        kind: SubjectKind::Cohort,
-        name: &ask.seen.object.name,
-        before: ApprovedStep::Cutover,
-        digest,
-    };
-    approval::missing(&ask.migration.spec.approvals, &ask.seen.approvals, question)
-        .map(Hold::Waiting)
+    let digest = ask.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
+    let question =
+        Question { kind: SubjectKind::Cohort, name: &ask.seen.object.name, before: ApprovedStep::Cutover, digest };
+    approval::missing(&ask.migration.spec.approvals, &ask.seen.approvals, question).map(Hold::Waiting)
 }

@@ -23,29 +23,22 @@ pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
     }
     if closed(&pass.status) {
         let told = "Finalize has begun: there is no way back any more";
-        pass.notes
-            .push(Note::warning("CommandRefused", "Rollback", told));
+        pass.notes.push(Note::warning("CommandRefused", "Rollback", told));
         return;
     }
-    pass.notes
-        .push(Note::warning("RollbackTriggered", "Rollback", cause));
+    pass.notes.push(Note::warning("RollbackTriggered", "Rollback", cause));
     pass.status.rollback = Some(rollback(kind, id, cause, pass.now));
 }
 
 /// Abort undoes what was not cut over; customers on the target need an explicit rollback.
 pub(super) fn abort(pass: &mut Pass<'_>, value: &str) {
-    let cut_over = pass
-        .seen
-        .cohorts
-        .iter()
-        .find(|cohort| cohort.status.cutover_time.is_some());
+    let cut_over = pass.seen.cohorts.iter().find(|cohort| cohort.status.cutover_time.is_some());
     if let Some(cohort) = cut_over {
         let told = format!(
             "abort undoes what was not cut over; cohort {} was: request a rollback instead",
             cohort.object.name
         );
-        pass.notes
-            .push(Note::warning("CommandRefused", "Abort", told));
+        pass.notes.push(Note::warning("CommandRefused", "Abort", told));
         return;
     }
     wish(pass, "Abort", value, &format!("abort requested at {value}"));
@@ -69,11 +62,7 @@ pub(super) fn turn(pass: &mut Pass<'_>) {
             _ => {}
         }
     }
-    let cause = pass
-        .status
-        .rollback
-        .as_ref()
-        .map_or_else(String::new, |rollback| rollback.cause.clone());
+    let cause = pass.status.rollback.as_ref().map_or_else(String::new, |rollback| rollback.cause.clone());
     pass.status.admitted.clear();
     pass.status.checks.clear();
     pass.enter(MigrationStep::Return, &cause);
@@ -81,12 +70,7 @@ pub(super) fn turn(pass: &mut Pass<'_>) {
 
 /// Releases cohorts for their way back: what was not cut over at once, then the newest cutover first, one by one.
 pub(super) fn return_cohorts(pass: &mut Pass<'_>) -> Situation {
-    let out: Vec<&CohortView> = pass
-        .seen
-        .cohorts
-        .iter()
-        .filter(|cohort| is_out(cohort))
-        .collect();
+    let out: Vec<&CohortView> = pass.seen.cohorts.iter().filter(|cohort| is_out(cohort)).collect();
     if out.is_empty() {
         if prepared(pass) {
             pass.enter(MigrationStep::Reset, "every cohort is back");
@@ -95,11 +79,8 @@ pub(super) fn return_cohorts(pass: &mut Pass<'_>) -> Situation {
         pass.enter(MigrationStep::RolledBack, "nothing had been written");
         return rolled_back(pass);
     }
-    let mut cut_over: Vec<&CohortView> = out
-        .iter()
-        .copied()
-        .filter(|cohort| cohort.status.cutover_time.is_some())
-        .collect();
+    let mut cut_over: Vec<&CohortView> =
+        out.iter().copied().filter(|cohort| cohort.status.cutover_time.is_some()).collect();
     cut_over.sort_by_key(|cohort| cohort.status.cutover_time.clone().map(|time| time.0));
     let mut released: Vec<String> = out
         .iter()
@@ -110,24 +91,15 @@ pub(super) fn return_cohorts(pass: &mut Pass<'_>) -> Situation {
     if released.is_empty() {
         released.extend(cut_over.last().map(|cohort| cohort.object.name.clone()));
     }
-    let stalled = out
-        .iter()
-        .find(|cohort| is_stalled(cohort) && cohort_step(&cohort.status).is_backward());
+    let stalled = out.iter().find(|cohort| is_stalled(cohort) && cohort_step(&cohort.status).is_backward());
     let situation = match stalled {
         Some(cohort) => Situation::Holding(Why::new(
             reason::COHORT_NEEDS_ATTENTION,
-            format!(
-                "Cohort {} cannot go back by itself; see its status",
-                cohort.object.name
-            ),
+            format!("Cohort {} cannot go back by itself; see its status", cohort.object.name),
         )),
         None => Situation::Running(Why::new(
             reason::REVERTING,
-            format!(
-                "{} cohorts are still to go back; now {}",
-                out.len(),
-                released.join(", ")
-            ),
+            format!("{} cohorts are still to go back; now {}", out.len(), released.join(", ")),
         )),
     };
     if let Some(rollback) = &mut pass.status.rollback {
@@ -138,23 +110,13 @@ pub(super) fn return_cohorts(pass: &mut Pass<'_>) -> Situation {
 
 /// Something of this cohort may be on the target.
 fn is_out(cohort: &CohortView) -> bool {
-    !matches!(
-        cohort_step(&cohort.status),
-        CohortStep::Pending | CohortStep::RolledBack
-    )
+    !matches!(cohort_step(&cohort.status), CohortStep::Pending | CohortStep::RolledBack)
 }
 
 /// Whether Prepare was ever started: only then is there something to reset.
 fn prepared(pass: &Pass<'_>) -> bool {
-    pass.status
-        .history
-        .iter()
-        .any(|entry| entry.step == MigrationStep::Prepare.as_str())
-        || pass
-            .status
-            .evidence
-            .iter()
-            .any(|evidence| evidence.name == MigrationStep::Prepare.evidence())
+    pass.status.history.iter().any(|entry| entry.step == MigrationStep::Prepare.as_str())
+        || pass.status.evidence.iter().any(|evidence| evidence.name == MigrationStep::Prepare.evidence())
 }
 
 pub(super) fn rolled_back(pass: &Pass<'_>) -> Situation {
@@ -164,10 +126,7 @@ pub(super) fn rolled_back(pass: &Pass<'_>) -> Situation {
         Some(rollback) if rollback.kind == "Abort" => reason::ABORTED,
         _ => reason::ROLLED_BACK,
     };
-    Situation::RolledBack(Why::new(
-        reason,
-        format!("The source owns every customer; {cause}"),
-    ))
+    Situation::RolledBack(Why::new(reason, format!("The source owns every customer; {cause}")))
 }
 
 /// Deletion: fences and ledger go, customer rows stay where they are. Bounded in time, saying why it waits.
@@ -176,13 +135,9 @@ pub(super) fn leave(pass: &mut Pass<'_>) -> Situation {
         return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
     }
     let step = pass.step();
-    let nothing_there =
-        matches!(step, MigrationStep::Completed | MigrationStep::RolledBack) || !prepared(pass);
+    let nothing_there = matches!(step, MigrationStep::Completed | MigrationStep::RolledBack) || !prepared(pass);
     if pass.seen.namespace_terminating && !nothing_there {
-        return let_go(
-            pass,
-            "the namespace is being deleted, so no Job can remove fences and ledger",
-        );
+        return let_go(pass, "the namespace is being deleted, so no Job can remove fences and ledger");
     }
     if step == MigrationStep::Cleanup {
         return clean_up(pass);
@@ -196,30 +151,18 @@ pub(super) fn leave(pass: &mut Pass<'_>) -> Situation {
         Some(JobState::Terminating) => true,
         _ => false,
     });
-    let waiting_for = pass
-        .seen
-        .cohorts
-        .iter()
-        .find(|cohort| is_under_way(cohort) && has_job(cohort));
+    let waiting_for = pass.seen.cohorts.iter().find(|cohort| is_under_way(cohort) && has_job(cohort));
     let deleted_at = pass.seen.object.deleted_at.unwrap_or(pass.now);
-    let patient = deleted_at
-        .saturating_add(DELETION_PATIENCE)
-        .is_ok_and(|until| pass.now < until);
+    let patient = deleted_at.saturating_add(DELETION_PATIENCE).is_ok_and(|until| pass.now < until);
     match waiting_for {
-        _ if running => Situation::Running(Why::new(
-            reason::CLEANING_UP,
-            "Waiting for the running Job to end",
-        )),
+        _ if running => Situation::Running(Why::new(reason::CLEANING_UP, "Waiting for the running Job to end")),
         Some(cohort) if patient => {
             let told = format!("Waiting for cohort {} to end its step", cohort.object.name);
             Situation::Running(Why::new(reason::CLEANING_UP, told))
         }
         _ if nothing_there => {
             pass.effects.finalizer = Some(FinalizerChange::Remove);
-            Situation::Complete(Why::new(
-                reason::COMPLETED,
-                "Nothing is left in the databases",
-            ))
+            Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left in the databases"))
         }
         _ => {
             pass.enter(MigrationStep::Cleanup, "the Migration is being deleted");
@@ -229,35 +172,18 @@ pub(super) fn leave(pass: &mut Pass<'_>) -> Situation {
 }
 
 fn has_job(cohort: &CohortView) -> bool {
-    cohort
-        .status
-        .step
-        .as_ref()
-        .is_some_and(|step| step.job.is_some())
+    cohort.status.step.as_ref().is_some_and(|step| step.job.is_some())
 }
 
 fn clean_up(pass: &mut Pass<'_>) -> Situation {
     pass.settle();
-    let cleaned = pass
-        .status
-        .evidence
-        .iter()
-        .any(|evidence| evidence.name == CLEANED);
+    let cleaned = pass.status.evidence.iter().any(|evidence| evidence.name == CLEANED);
     if cleaned {
         pass.effects.finalizer = Some(FinalizerChange::Remove);
         return Situation::Complete(Why::new(reason::COMPLETED, "Fences and ledger are removed"));
     }
-    let late = pass
-        .status
-        .step
-        .as_ref()
-        .and_then(|step| step.deadline.as_ref())
-        .is_some_and(|end| end.0 <= pass.now);
-    let stalled = pass
-        .status
-        .step
-        .as_ref()
-        .and_then(|step| step.stalled.clone());
+    let late = pass.status.step.as_ref().and_then(|step| step.deadline.as_ref()).is_some_and(|end| end.0 <= pass.now);
+    let stalled = pass.status.step.as_ref().and_then(|step| step.stalled.clone());
     if let Some(stalled) = stalled {
         return let_go(pass, &stalled.message);
     }
@@ -272,8 +198,7 @@ const CLEANED: &str = "Removal";
 
 fn let_go(pass: &mut Pass<'_>, why: &str) -> Situation {
     let told = format!("Schema godwit and its triggers may remain in both databases: {why}");
-    pass.notes
-        .push(Note::warning("CleanupIncomplete", "Delete", told.clone()));
+    pass.notes.push(Note::warning("CleanupIncomplete", "Delete", told.clone()));
     pass.effects.finalizer = Some(FinalizerChange::Remove);
     Situation::NeedsHuman(Why::new(reason::CLEANING_UP, told))
 }
