@@ -84,13 +84,14 @@ fn ended(ordered: &[&CohortView]) -> Admission {
 }
 
 fn attention(cohort: &CohortView) -> Why {
-    let step = step_of(&cohort.status).as_str();
-    let detail = cohort.status.step.as_ref().and_then(|step| step.stalled.as_ref());
-    let detail = detail.map_or_else(String::new, |stalled| format!(": {}", stalled.message));
-    Why::new(
-        reason::COHORT_NEEDS_ATTENTION,
-        format!("Cohort {} is at {step}{detail}; later cohorts wait for it", cohort.object.name),
-    )
+    let name = &cohort.object.name;
+    let stalled = cohort.status.step.as_ref().and_then(|step| step.stalled.as_ref());
+    let told = match (stalled, step_of(&cohort.status)) {
+        (Some(stalled), step) => format!("Cohort {name} is stalled at {}: {}", step.as_str(), stalled.message),
+        (None, CohortStep::RolledBack) => format!("Cohort {name} was rolled back; later cohorts wait for its retry"),
+        (None, _) => format!("Cohort {name} is going back; later cohorts wait for it"),
+    };
+    Why::new(reason::COHORT_NEEDS_ATTENTION, told)
 }
 
 /// Takes a place in the concurrency limit: forward and not done, or on its way back.

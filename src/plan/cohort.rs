@@ -8,25 +8,22 @@ use crate::api::check::TriggerAction;
 use crate::api::condition::{kind, reason};
 use crate::api::migration::OnFailure;
 use crate::api::names::Verb;
-use crate::api::status::{Evidence, PlanStatus, RollbackStatus, StalledStatus};
+use crate::api::status::{Evidence, PlanStatus, RollbackStatus};
 use crate::api::{CohortStatus, DurationString};
 use crate::contract::{Owner, Report};
 
 use super::attempt::{self, Attempt, Refusal};
 use super::command::{self, Command};
 use super::conditions::{Fact, Situation, Why, stamp, standard};
-use super::decision::{Decision, Effects, FinalizerChange, JobRequest, Note, Wait, Work};
+use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
-use super::observed::{MigrationView, ObservedCohort, TroubleKind};
-use super::record::{
-    bounded, count_of, evidence_for, evidence_of, findings_of, note_history, percent, progress_of, put_evidence,
-};
+use super::migration::REFUSED;
+use super::observed::{MigrationView, ObservedCohort};
+use super::pass::{Pass, Words, after};
+use super::record::{count_of, evidence_for, evidence_of, findings_of, note_history, percent, put_evidence};
 use super::revert;
 use super::step::CohortStep;
 use super::{check, digest, migration, task, trigger};
-
-/// How often a running Job's progress is read, in seconds.
-const PROGRESS_POLL: i64 = 10;
 
 /// Owner of a cohort whose cutover gave no answer: it may have got anywhere, only the ledgers know.
 const UNANSWERED: &str = "None";
@@ -50,22 +47,10 @@ pub fn decide(seen: &ObservedCohort, now: Timestamp) -> Decision<CohortStatus> {
     pass.finish(&situation)
 }
 
-/// One pass over one cohort: the status as it will be recorded, and what follows from it.
-pub(super) struct Pass<'a> {
-    pub seen: &'a ObservedCohort,
-    pub now: Timestamp,
-    pub status: CohortStatus,
-    pub effects: Effects,
-    pub notes: Vec<Note>,
-    wake: Option<Timestamp>,
-}
+/// One pass over one cohort.
+pub(super) type Cohorts<'a> = Pass<'a, ObservedCohort>;
 
-impl<'a> Pass<'a> {
-    fn new(seen: &'a ObservedCohort, now: Timestamp) -> Self {
-        let status = seen.status.clone();
-        Self { seen, now, status, effects: Effects::default(), notes: Vec::new(), wake: None }
-    }
-
+impl Cohorts<'_> {
     pub fn step(&self) -> CohortStep {
         step_of(&self.status)
     }
@@ -77,7 +62,7 @@ impl<'a> Pass<'a> {
             return Situation::Digesting(Why::new(reason::ACCEPTED, "Taking the cohort under control"));
         }
         self.renew_generation();
-        self.settle(migration);
+        self.take_up(migration);
         let mut measured = self.seen.measured.clone();
         measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
         let turned = check::enter(&mut self.status.checks, &migration.spec, &measured, self.now);
@@ -96,48 +81,40 @@ impl<'a> Pass<'a> {
         }
         if self.step() == CohortStep::RolledBack {
             self.start_over("a new generation of the spec");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
+        } else if self.stalled().is_some() {
+            self.clear_stall(self.step().limits());
         }
     }
 
-    /// What became of the attempt under way.
-    fn settle(&mut self, migration: &MigrationView) {
+    /// Takes up what became of the attempt under way.
+    fn take_up(&mut self, migration: &MigrationView) {
         let current = self.step();
-        let Some(step) = &mut self.status.step else {
-            return;
-        };
-        let Some(limits) = current.limits() else {
-            return;
-        };
-        match attempt::settle(step, &self.seen.jobs) {
-            Attempt::Running { progress, trouble: _ } => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-                let shown = progress_of(self.status.progress.as_ref(), progress.as_ref(), step, self.now);
-                self.status.progress = shown;
-            }
-            Attempt::Terminating => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-            }
+        let Some(limits) = current.limits() else { return };
+        match self.settle() {
             Attempt::Passed(report) => self.pass_step(current, &report, migration),
-            Attempt::Lost { message } => {
-                if current == CohortStep::Cutover {
-                    self.status.owner = Some(UNANSWERED.to_owned());
+            // Stopped for the way back: that is no failure.
+            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
+                self.doubt_ownership(current);
+                if let Some(step) = &mut self.status.step {
+                    step.job = None;
                 }
-                attempt::book_failure(step, limits, &message, self.now);
-                let failures = step.failures;
-                let told = format!("{} attempt {failures} of {}: {message}", current.as_str(), limits.attempts);
-                self.notes.push(Note::warning("AttemptFailed", current.as_str(), told));
-                if step.stalled.is_some() {
+            }
+            Attempt::Lost { message } => {
+                self.doubt_ownership(current);
+                self.book_failure(limits, &message);
+                if self.stalled().is_some() {
                     self.give_up(current, migration);
                 }
             }
-            Attempt::Refused(refusal) => self.refuse_step(current, refusal, migration),
-            Attempt::Idle | Attempt::Unseen => {}
+            Attempt::Refused(refusal) => self.refuse_step(current, &refusal, migration),
+            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
+        }
+    }
+
+    /// A cutover that gave no answer may have got anywhere; only the ledgers know.
+    fn doubt_ownership(&mut self, current: CohortStep) {
+        if current == CohortStep::Cutover {
+            self.status.owner = Some(UNANSWERED.to_owned());
         }
     }
 
@@ -160,8 +137,7 @@ impl<'a> Pass<'a> {
             }
             CohortStep::Cutover => {
                 self.status.cutover_time = Some(Time(self.now));
-                let soak = self.soak(migration);
-                self.status.soak_end_time = Some(Time(self.now.saturating_add(soak).unwrap_or(Timestamp::MAX)));
+                self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
                 check::forget(&mut self.status.checks);
             }
             _ => {}
@@ -170,23 +146,15 @@ impl<'a> Pass<'a> {
         self.enter(current.next(), &told);
     }
 
-    fn refuse_step(&mut self, current: CohortStep, refusal: Refusal, migration: &MigrationView) {
-        if current == CohortStep::Cutover {
-            self.status.owner = Some(UNANSWERED.to_owned());
-        }
+    fn refuse_step(&mut self, current: CohortStep, refusal: &Refusal, migration: &MigrationView) {
+        self.doubt_ownership(current);
         if let Some(report) = &refusal.report {
             self.keep_ownership(report);
-            let mut evidence = evidence_of(current.evidence(), report, "refused", self.now);
-            evidence.plan = "refused".to_owned();
-            put_evidence(&mut self.status.evidence, evidence);
+            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
             self.status.findings = findings_of(&report.findings);
         }
         self.notes.push(Note::warning(refused_reason(current), current.as_str(), refusal.message.clone()));
-        if let Some(step) = &mut self.status.step {
-            step.job = None;
-            step.stalled =
-                Some(StalledStatus { reason: refusal.reason.to_owned(), message: bounded(&refusal.message, 1024) });
-        }
+        self.stall(refusal.reason, &refusal.message);
         self.give_up(current, migration);
     }
 
@@ -249,12 +217,8 @@ impl<'a> Pass<'a> {
         self.status.alarm = None;
         if self.step() == CohortStep::RolledBack {
             self.start_over("a retry was requested");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
-            step.failures = 0;
-            step.retry_time = None;
-            let limits = CohortStep::parse(&step.name).and_then(CohortStep::limits);
-            step.deadline = attempt::begin(&step.name, limits, self.now).deadline;
+        } else {
+            self.clear_stall(self.step().limits());
         }
     }
 
@@ -302,7 +266,7 @@ impl<'a> Pass<'a> {
         match current {
             CohortStep::RolledBack => self.rolled_back(),
             CohortStep::Done => {
-                self.measure(migration);
+                self.measure_needed(migration);
                 Situation::Complete(Why::new(reason::COMPLETED, "The target serves these customers"))
             }
             CohortStep::Soak => self.soak_on(migration),
@@ -322,7 +286,7 @@ impl<'a> Pass<'a> {
     }
 
     fn hold_or_start(&mut self, migration: &MigrationView, step: CohortStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if migration.object.deleted_at.is_some() {
@@ -337,7 +301,7 @@ impl<'a> Pass<'a> {
         match hold::first(&ask) {
             Some(Hold::Paused(why)) => Situation::Paused(why),
             Some(Hold::Waiting(why)) => {
-                self.measure(migration);
+                self.measure_needed(migration);
                 Situation::Holding(why)
             }
             None if step == CohortStep::Pending => {
@@ -354,28 +318,16 @@ impl<'a> Pass<'a> {
         evidence_for(&self.status.evidence, CohortStep::Validate.evidence(), &plan).is_some()
     }
 
-    /// The situation of a step that is stalled, retried later, or has an attempt under way.
-    fn stalled_or_under_way(&mut self, step: CohortStep) -> Option<Situation> {
-        let status = self.status.step.as_ref()?;
-        if let Some(stalled) = &status.stalled {
-            return Some(Situation::NeedsHuman(Why::new(stalled.reason.clone(), stalled.message.clone())));
-        }
-        if status.job.is_some() {
-            return Some(self.await_job(step));
-        }
-        let retry_time = status.retry_time.as_ref()?.0;
-        if retry_time <= self.now {
-            return None;
-        }
-        let told =
-            format!("{}: attempt {} failed; the next one starts at {retry_time}", step.as_str(), status.failures);
-        self.wake_at(retry_time);
-        Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
+    /// The situation of a step that is not free to start an attempt.
+    fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
+        let message = running_message(step, self.status.rollback.as_ref());
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
     /// Starts an attempt, or waits for the one under way. Forward holds were asked before.
     fn carry_out(&mut self, step: CohortStep, migration: &MigrationView) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.seen.namespace_terminating {
@@ -385,59 +337,9 @@ impl<'a> Pass<'a> {
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
         }
-        let Some(status) = &mut self.status.step else {
-            return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, "The status names no step; request a retry"));
-        };
-        self.status.progress = None;
-        attempt::start(status, &mut self.status.attempts, &self.seen.object);
-        self.await_job(step)
-    }
-
-    /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
-    fn await_job(&mut self, step: CohortStep) -> Situation {
-        let Some((status, job)) = self.status.step.as_ref().and_then(|step| Some((step, step.job.as_ref()?))) else {
-            return Situation::Running(Why::new(step.running_reason(), step.as_str()));
-        };
-        let name = job.name.clone();
-        let attempt = job.attempt;
-        let deadline = status.deadline.as_ref().map(|deadline| deadline.0);
-        match attempt::settle(status, &self.seen.jobs) {
-            Attempt::Unseen => {
-                let request = self.request(step, &name, attempt);
-                self.effects.jobs.extend(request);
-            }
-            Attempt::Running { trouble: Some(trouble), .. } => {
-                let why = |reason| Why::new(reason, format!("{} waits: {}", step.as_str(), trouble.message));
-                self.wake_in(PROGRESS_POLL);
-                if deadline.is_some_and(|deadline| deadline <= self.now) {
-                    return self.give_up_late(step, &name);
-                }
-                return match trouble.kind {
-                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
-                    TroubleKind::Image | TroubleKind::Scheduling => Situation::Holding(why(reason::JOB_NOT_STARTED)),
-                };
-            }
-            _ if deadline.is_some_and(|deadline| deadline <= self.now) => {
-                return self.give_up_late(step, &name);
-            }
-            _ => self.wake_in(PROGRESS_POLL),
-        }
-        if let Some(deadline) = deadline {
-            self.wake_at(deadline);
-        }
-        Situation::Running(Why::new(step.running_reason(), running_message(step, self.status.rollback.as_ref())))
-    }
-
-    fn give_up_late(&mut self, step: CohortStep, job: &str) -> Situation {
-        self.effects.abandoned_jobs.push(job.to_owned());
-        let told =
-            format!("{} did not end in time; its Job was stopped. Find out why, then request a retry", step.as_str());
-        if let Some(status) = &mut self.status.step {
-            status.stalled =
-                Some(StalledStatus { reason: reason::PROGRESS_DEADLINE_EXCEEDED.to_owned(), message: told.clone() });
-            status.job = None;
-        }
-        Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
+        self.start_attempt();
+        let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
+        self.occupied(step).unwrap_or(started)
     }
 
     fn request(&self, step: CohortStep, name: &str, attempt: i64) -> Option<JobRequest> {
@@ -457,28 +359,11 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Measures by Job what is due, and asks to be woken for the rest.
-    fn measure(&mut self, migration: &MigrationView) {
+    fn measure_needed(&mut self, migration: &MigrationView) {
         let needed = check::needed_by_cohort(&migration.spec, &self.status, self.now);
-        if self.seen.namespace_terminating {
-            return;
-        }
-        let wake =
-            check::start_jobs(&needed, &mut self.status.checks, &mut self.status.attempts, &self.seen.object, self.now);
-        let requests: Vec<JobRequest> = self
-            .status
-            .checks
-            .iter()
-            .filter_map(|status| {
-                let job = status.job.as_ref().filter(|job| !self.seen.jobs.contains_key(&job.name))?;
-                let check = migration.spec.checks.iter().find(|check| check.name == status.name)?;
-                Some(self.job_request(&job.name, job.attempt, task::of_check(check)?, migration))
-            })
-            .collect();
-        self.effects.jobs.extend(requests);
-        if let Some(wake) = wake {
-            self.wake_at(wake);
-        }
+        self.measure(&needed, &migration.spec, |pass, name, attempt, work| {
+            pass.job_request(name, attempt, work, migration)
+        });
     }
 
     fn soak_on(&mut self, migration: &MigrationView) -> Situation {
@@ -486,7 +371,7 @@ impl<'a> Pass<'a> {
             let told = format!("Trigger on check {} fired: {}; request a retry to go on", alarm.check, alarm.evidence);
             return Situation::Holding(Why::new(reason::PAUSED_BY_TRIGGER, told));
         }
-        self.measure(migration);
+        self.measure_needed(migration);
         let end = self.status.soak_end_time.as_ref().map_or(self.now, |end| end.0);
         if end > self.now {
             self.wake_at(end);
@@ -538,18 +423,6 @@ impl<'a> Pass<'a> {
         self.notes.push(Note::normal("CohortAdvanced", "Retry", format!("RolledBack -> Pending: {why}")));
     }
 
-    pub fn stalled(&self) -> Option<&StalledStatus> {
-        self.status.step.as_ref().and_then(|step| step.stalled.as_ref())
-    }
-
-    fn wake_at(&mut self, at: Timestamp) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
-    fn wake_in(&mut self, seconds: i64) {
-        self.wake_at(self.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX));
-    }
-
     /// Deletion: what was copied and never cut over is removed; customers on the target stay there.
     fn leave(&mut self) -> Situation {
         if !self.seen.object.has_finalizer {
@@ -563,7 +436,7 @@ impl<'a> Pass<'a> {
             self.effects.finalizer = Some(FinalizerChange::Remove);
             return Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left to undo"));
         };
-        self.settle(migration);
+        self.take_up(migration);
         let started = step != CohortStep::Select || self.status.step.as_ref().is_some_and(|step| step.job.is_some());
         if !step.is_backward() && started {
             revert::wish(self, "Abort", "deleted", "the Cohort is being deleted");
@@ -580,7 +453,9 @@ impl<'a> Pass<'a> {
         }
         match self.step() {
             step if step.is_backward() => self.carry_out(step, migration),
-            step => self.await_job(step),
+            step => self.occupied(step).unwrap_or_else(|| {
+                Situation::Running(Why::new(reason::REVERTING, "Waiting for the running Job to end"))
+            }),
         }
     }
 
@@ -603,25 +478,8 @@ impl<'a> Pass<'a> {
         facts.push(self.data_validated());
         facts.push(revert::available(&self.status, closed));
         self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
-        let wait = Wait::ForChange.sooner(self.wake);
+        let wait = self.wait();
         Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
-    }
-
-    /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
-    fn stop_strays(&mut self) {
-        let named = |name: &str| {
-            self.status.step.as_ref().and_then(|step| step.job.as_ref()).is_some_and(|job| job.name == name)
-                || self.status.checks.iter().any(|check| check.job.as_ref().is_some_and(|job| job.name == name))
-        };
-        let strays: Vec<String> = self
-            .seen
-            .jobs
-            .iter()
-            .filter(|(name, state)| matches!(state, super::observed::JobState::Running { .. }) && !named(name))
-            .map(|(name, _)| name.clone())
-            .filter(|name| !self.effects.abandoned_jobs.contains(name))
-            .collect();
-        self.effects.abandoned_jobs.extend(strays);
     }
 
     fn data_validated(&self) -> Fact {
@@ -629,7 +487,7 @@ impl<'a> Pass<'a> {
             self.status.evidence.iter().find(|evidence| evidence.name == CohortStep::Validate.evidence());
         let differences = count_of(&self.status.evidence, CohortStep::Validate.evidence(), "differences").unwrap_or(0);
         match validation {
-            Some(evidence) if evidence.plan == "refused" => {
+            Some(evidence) if evidence.plan == REFUSED => {
                 let told = format!("{differences} differences; the evidence file names them");
                 Fact::new(kind::DATA_VALIDATED, "False", Why::new(reason::DATA_DIFFERS, told))
             }

@@ -9,7 +9,7 @@ use crate::api::status::Verdict;
 
 use super::approval::{self, Question};
 use super::check;
-use super::conditions::{Why, status_of};
+use super::conditions::Why;
 use super::observed::{MigrationView, ObservedCohort};
 use super::step::{CohortStep, MigrationStep};
 use super::verdict::worst;
@@ -53,13 +53,21 @@ pub fn hold_while_suspended(ask: &Ask<'_>) -> Option<Hold> {
         "spec.suspend of the Migration"
     } else if migration.object.paused() {
         "annotation godwit.dev/paused of the Migration"
-    } else if status_of(&migration.status.conditions, kind::PAUSED) == "True" {
+    } else if paused_by_trigger(migration) {
         "the Migration, because a trigger fired"
     } else {
         return None;
     };
-    let message = format!("Before {}: paused by {who}", ask.step.as_str());
+    let before = if ask.step == CohortStep::Pending { "its start" } else { ask.step.as_str() };
+    let message = format!("Before {before}: paused by {who}");
     Some(Hold::Paused(Why::new(reason::PAUSED, message)))
+}
+
+fn paused_by_trigger(migration: &MigrationView) -> bool {
+    let conditions = &migration.status.conditions;
+    conditions
+        .iter()
+        .any(|one| one.type_ == kind::PAUSED && one.status == "True" && one.reason == reason::PAUSED_BY_TRIGGER)
 }
 
 fn hold_while_the_migration_is_not_ready(ask: &Ask<'_>) -> Option<Hold> {

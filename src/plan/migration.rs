@@ -9,9 +9,7 @@ use crate::api::approval::{ApprovedStep, SubjectKind};
 use crate::api::check::{GatedStep, TriggerAction};
 use crate::api::condition::{kind, reason};
 use crate::api::names::Verb;
-use crate::api::status::{
-    PlanStatus, ProgressStatus, ReversibilityClass, ReversibilityStatus, RollbackStatus, StalledStatus,
-};
+use crate::api::status::{PlanStatus, ProgressStatus, ReversibilityClass, ReversibilityStatus, RollbackStatus};
 use crate::contract::Report;
 
 use super::admission::{self, Waiting};
@@ -20,17 +18,16 @@ use super::attempt::{self, Attempt, Refusal};
 use super::cohort::step_of as cohort_step;
 use super::command;
 use super::conditions::{Fact, Situation, Why, stamp, standard};
-use super::decision::{Decision, Effects, FinalizerChange, JobRequest, Note, RouteTableContent, Wait, Work};
+use super::decision::{Decision, FinalizerChange, JobRequest, Note, RouteTableContent, Work};
 use super::hold::gate_answer;
-use super::observed::{JobState, MigrationView, ObservedMigration, TroubleKind};
-use super::record::{
-    bounded, count_of, evidence_for, evidence_of, findings_of, note_history, percent, progress_of, put_evidence,
-};
+use super::observed::{MigrationView, ObservedMigration};
+use super::pass::{Pass, Words};
+use super::record::{bounded, count_of, evidence_for, evidence_of, findings_of, note_history, percent, put_evidence};
 use super::step::{CohortStep, MigrationStep};
 use super::{check, digest, retreat, routes, task};
 
-/// How often a running Job's progress is read, in seconds.
-const PROGRESS_POLL: i64 = 10;
+/// Plan of evidence that must not count: the step said no.
+pub(super) const REFUSED: &str = "refused";
 
 /// The step that a status stands at; a new object stands at Assess, which writes nothing.
 pub fn step_of(status: &MigrationStatus) -> MigrationStep {
@@ -59,22 +56,10 @@ pub fn decide(seen: &ObservedMigration, now: Timestamp) -> Decision<MigrationSta
     pass.finish(&situation)
 }
 
-/// One pass over one migration: the status as it will be recorded, and what follows from it.
-pub(super) struct Pass<'a> {
-    pub seen: &'a ObservedMigration,
-    pub now: Timestamp,
-    pub status: MigrationStatus,
-    pub effects: Effects,
-    pub notes: Vec<Note>,
-    wake: Option<Timestamp>,
-}
+/// One pass over one migration.
+pub(super) type Migrations<'a> = Pass<'a, ObservedMigration>;
 
-impl<'a> Pass<'a> {
-    fn new(seen: &'a ObservedMigration, now: Timestamp) -> Self {
-        let status = seen.status.clone();
-        Self { seen, now, status, effects: Effects::default(), notes: Vec::new(), wake: None }
-    }
-
+impl Migrations<'_> {
     pub fn step(&self) -> MigrationStep {
         step_of(&self.status)
     }
@@ -85,7 +70,7 @@ impl<'a> Pass<'a> {
             return Situation::Digesting(Why::new(reason::ACCEPTED, "Taking the migration under control"));
         }
         self.renew_generation();
-        self.settle();
+        self.take_up();
         let mut measured = self.seen.measured.clone();
         measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
         check::enter(&mut self.status.checks, &self.seen.spec, &measured, self.now);
@@ -104,37 +89,26 @@ impl<'a> Pass<'a> {
         }
         if self.step() == MigrationStep::RolledBack {
             self.start_over("a new generation of the spec");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
+        } else if self.stalled().is_some() {
+            self.clear_stall(self.step().limits());
         }
     }
 
-    /// What became of the attempt under way.
-    pub fn settle(&mut self) {
+    /// Takes up what became of the attempt under way.
+    pub fn take_up(&mut self) {
         let current = self.step();
-        let (Some(step), Some(limits)) = (&mut self.status.step, current.limits()) else {
-            return;
-        };
-        match attempt::settle(step, &self.seen.jobs) {
-            Attempt::Running { progress, .. } => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-                self.status.progress = progress_of(self.status.progress.as_ref(), progress.as_ref(), step, self.now);
-            }
-            Attempt::Terminating => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-            }
+        let Some(limits) = current.limits() else { return };
+        match self.settle() {
             Attempt::Passed(report) => self.pass_step(current, &report),
-            Attempt::Lost { message } => {
-                attempt::book_failure(step, limits, &message, self.now);
-                let told = format!("{} attempt {} of {}: {message}", current.as_str(), step.failures, limits.attempts);
-                self.notes.push(Note::warning("AttemptFailed", current.as_str(), told));
+            // Stopped for the way back: that is no failure.
+            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
+                if let Some(step) = &mut self.status.step {
+                    step.job = None;
+                }
             }
+            Attempt::Lost { message } => self.book_failure(limits, &message),
             Attempt::Refused(refusal) => self.refuse_step(current, &refusal),
-            Attempt::Idle | Attempt::Unseen => {}
+            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
         }
     }
 
@@ -165,7 +139,7 @@ impl<'a> Pass<'a> {
             refusal.reason
         };
         if let Some(report) = &refusal.report {
-            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, "refused", self.now));
+            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
             self.status.findings = findings_of(&report.findings);
         }
         let told = match current {
@@ -174,10 +148,7 @@ impl<'a> Pass<'a> {
             _ => "StepFailed",
         };
         self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));
-        if let Some(step) = &mut self.status.step {
-            step.job = None;
-            step.stalled = Some(StalledStatus { reason: reason.to_owned(), message: bounded(&refusal.message, 1024) });
-        }
+        self.stall(reason, &refusal.message);
     }
 
     /// Commands become wishes.
@@ -201,12 +172,8 @@ impl<'a> Pass<'a> {
     fn retry(&mut self) {
         if self.step() == MigrationStep::RolledBack {
             self.start_over("a retry was requested");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
-            step.failures = 0;
-            step.retry_time = None;
-            let limits = MigrationStep::parse(&step.name).and_then(MigrationStep::limits);
-            step.deadline = attempt::begin(&step.name, limits, self.now).deadline;
+        } else {
+            self.clear_stall(self.step().limits());
         }
     }
 
@@ -239,7 +206,7 @@ impl<'a> Pass<'a> {
     /// Whether what was prepared was prepared for another dataset or other systems.
     fn spec_changed(&self) -> bool {
         let prepared = self.status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
-        prepared.is_some_and(|prepared| prepared.plan != "refused" && prepared.plan != digest::data(&self.seen.spec))
+        prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(&self.seen.spec))
     }
 
     fn proceed(&mut self) -> Situation {
@@ -256,7 +223,7 @@ impl<'a> Pass<'a> {
     }
 
     fn go_forward(&mut self, step: MigrationStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.spec_changed() {
@@ -293,7 +260,7 @@ impl<'a> Pass<'a> {
     fn paused(&self) -> Option<Why> {
         let alarm = self.seen.cohorts.iter().find_map(|cohort| {
             let alarm = cohort.status.alarm.as_ref()?;
-            (alarm.action == TriggerAction::Pause).then(|| (cohort.object.name.as_str(), alarm))
+            (alarm.action == TriggerAction::Pause).then_some((cohort.object.name.as_str(), alarm))
         });
         if let Some((cohort, alarm)) = alarm {
             let told =
@@ -362,40 +329,29 @@ impl<'a> Pass<'a> {
         let spec = &self.seen.spec;
         let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
         if let Some(why) = gate_answer(&verdicts, "Finalize") {
-            self.measure();
+            self.measure_needed();
             return Situation::Holding(why);
         }
         let digest = self.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
         let name = self.seen.object.name.as_str();
         let question = Question { kind: SubjectKind::Migration, name, before: ApprovedStep::Finalize, digest };
         if let Some(why) = approval::missing(&spec.approvals, &self.seen.approvals, question) {
-            self.measure();
+            self.measure_needed();
             return Situation::Holding(why);
         }
         self.carry_out(MigrationStep::Finalize)
     }
 
-    pub fn stalled_or_under_way(&mut self, step: MigrationStep) -> Option<Situation> {
-        let status = self.status.step.as_ref()?;
-        if let Some(stalled) = &status.stalled {
-            return Some(Situation::NeedsHuman(Why::new(stalled.reason.clone(), stalled.message.clone())));
-        }
-        if status.job.is_some() {
-            return Some(self.await_job(step));
-        }
-        let retry_time = status.retry_time.as_ref()?.0;
-        if retry_time <= self.now {
-            return None;
-        }
-        let told =
-            format!("{}: attempt {} failed; the next one starts at {retry_time}", step.as_str(), status.failures);
-        self.wake_at(retry_time);
-        Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
+    /// The situation of a step that is not free to start an attempt.
+    fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
+        let message = format!("{} is under way", step.as_str());
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
     /// Starts an attempt, or waits for the one under way.
     pub fn carry_out(&mut self, step: MigrationStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.seen.namespace_terminating {
@@ -405,51 +361,9 @@ impl<'a> Pass<'a> {
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
         }
-        let Some(status) = &mut self.status.step else {
-            return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, "The status names no step; request a retry"));
-        };
-        self.status.progress = None;
-        attempt::start(status, &mut self.status.attempts, &self.seen.object);
-        self.await_job(step)
-    }
-
-    /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
-    pub fn await_job(&mut self, step: MigrationStep) -> Situation {
-        let Some((status, job)) = self.status.step.as_ref().and_then(|step| Some((step, step.job.as_ref()?))) else {
-            return Situation::Running(Why::new(step.running_reason(), step.as_str()));
-        };
-        let (name, attempt) = (job.name.clone(), job.attempt);
-        let deadline = status.deadline.as_ref().map(|deadline| deadline.0);
-        let late = deadline.is_some_and(|deadline| deadline <= self.now);
-        match attempt::settle(status, &self.seen.jobs) {
-            Attempt::Unseen => self.effects.jobs.extend(self.request(step, &name, attempt)),
-            _ if late => return self.give_up_late(step, &name),
-            Attempt::Running { trouble: Some(trouble), .. } => {
-                self.wake_in(PROGRESS_POLL);
-                let why = |reason| Why::new(reason, format!("{} waits: {}", step.as_str(), trouble.message));
-                return match trouble.kind {
-                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
-                    TroubleKind::Image | TroubleKind::Scheduling => Situation::Holding(why(reason::JOB_NOT_STARTED)),
-                };
-            }
-            _ => self.wake_in(PROGRESS_POLL),
-        }
-        if let Some(deadline) = deadline {
-            self.wake_at(deadline);
-        }
-        Situation::Running(Why::new(step.running_reason(), format!("{} is under way", step.as_str())))
-    }
-
-    fn give_up_late(&mut self, step: MigrationStep, job: &str) -> Situation {
-        self.effects.abandoned_jobs.push(job.to_owned());
-        let told =
-            format!("{} did not end in time; its Job was stopped. Find out why, then request a retry", step.as_str());
-        if let Some(status) = &mut self.status.step {
-            status.job = None;
-            status.stalled =
-                Some(StalledStatus { reason: reason::PROGRESS_DEADLINE_EXCEEDED.to_owned(), message: told.clone() });
-        }
-        Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
+        self.start_attempt();
+        let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
+        self.occupied(step).unwrap_or(started)
     }
 
     fn request(&self, step: MigrationStep, name: &str, attempt: i64) -> Option<JobRequest> {
@@ -462,25 +376,9 @@ impl<'a> Pass<'a> {
         JobRequest { name: name.to_owned(), attempt, epoch: 0, migration, cohort: None, work }
     }
 
-    /// Measures by Job what is due, and asks to be woken for the rest.
-    fn measure(&mut self) {
+    fn measure_needed(&mut self) {
         let needed = check::needed_by_migration(&self.seen.spec, &self.status);
-        let owner = &self.seen.object;
-        let wake = check::start_jobs(&needed, &mut self.status.checks, &mut self.status.attempts, owner, self.now);
-        let requests: Vec<JobRequest> = self
-            .status
-            .checks
-            .iter()
-            .filter_map(|status| {
-                let job = status.job.as_ref().filter(|job| !self.seen.jobs.contains_key(&job.name))?;
-                let check = self.seen.spec.checks.iter().find(|check| check.name == status.name)?;
-                Some(self.job_request(&job.name, job.attempt, task::of_check(check)?))
-            })
-            .collect();
-        self.effects.jobs.extend(requests);
-        if let Some(wake) = wake {
-            self.wake_at(wake);
-        }
+        self.measure(&needed, &self.seen.spec, Self::job_request);
     }
 
     /// Begins a step, with history and event.
@@ -523,14 +421,6 @@ impl<'a> Pass<'a> {
         self.enter(MigrationStep::Assess, why);
     }
 
-    fn wake_at(&mut self, at: Timestamp) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
-    fn wake_in(&mut self, seconds: i64) {
-        self.wake_at(self.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX));
-    }
-
     fn finish(mut self, situation: &Situation) -> Decision<MigrationStatus> {
         self.stop_strays();
         let generation = self.seen.object.generation;
@@ -544,23 +434,8 @@ impl<'a> Pass<'a> {
         facts.push(self.backup_verified());
         facts.push(self.rollback_available());
         self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
-        let wait = Wait::ForChange.sooner(self.wake);
+        let wait = self.wait();
         Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
-    }
-
-    /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
-    fn stop_strays(&mut self) {
-        let step_job = self.status.step.as_ref().and_then(|step| step.job.as_ref()).map(|job| job.name.as_str());
-        let checks = &self.status.checks;
-        let named = |name: &str| {
-            step_job == Some(name) || checks.iter().any(|check| check.job.as_ref().is_some_and(|job| job.name == name))
-        };
-        for (name, state) in &self.seen.jobs {
-            let running = matches!(state, JobState::Running { .. });
-            if running && !named(name) && !self.effects.abandoned_jobs.contains(name) {
-                self.effects.abandoned_jobs.push(name.clone());
-            }
-        }
     }
 
     /// Cohorts and customers in one glance.

@@ -14,6 +14,7 @@ pub mod hold;
 pub mod migration;
 pub mod names;
 pub mod observed;
+mod pass;
 pub mod record;
 pub mod retreat;
 pub mod revert;

@@ -9,15 +9,15 @@ use super::admission::{is_stalled, is_under_way};
 use super::cohort::step_of as cohort_step;
 use super::conditions::{Situation, Why};
 use super::decision::{FinalizerChange, Note};
-use super::migration::{Pass, closed, rollback};
-use super::observed::{CohortView, JobState};
+use super::migration::{Migrations, closed, rollback};
+use super::observed::CohortView;
 use super::step::{CohortStep, MigrationStep};
 
 /// How long a deletion waits for cohorts that are in the middle of a step.
 const DELETION_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Records that the migration is to go back; a wish for the way back that is under way changes nothing.
-pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
+pub(super) fn wish(pass: &mut Migrations<'_>, kind: &str, id: &str, cause: &str) {
     if pass.status.rollback.is_some() {
         return;
     }
@@ -31,7 +31,7 @@ pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
 }
 
 /// Abort undoes what was not cut over; customers on the target need an explicit rollback.
-pub(super) fn abort(pass: &mut Pass<'_>, value: &str) {
+pub(super) fn abort(pass: &mut Migrations<'_>, value: &str) {
     let cut_over = pass.seen.cohorts.iter().find(|cohort| cohort.status.cutover_time.is_some());
     if let Some(cohort) = cut_over {
         let told = format!(
@@ -45,22 +45,13 @@ pub(super) fn abort(pass: &mut Pass<'_>, value: &str) {
 }
 
 /// Turns towards the source as soon as no forward Job of the migration runs any more.
-pub(super) fn turn(pass: &mut Pass<'_>) {
+pub(super) fn turn(pass: &mut Migrations<'_>) {
     let step = pass.step();
     if pass.status.rollback.is_none() || step.is_backward() {
         return;
     }
-    let job = pass.status.step.as_ref().and_then(|step| step.job.clone());
-    if let Some(job) = job {
-        match pass.seen.jobs.get(&job.name) {
-            Some(JobState::Running { .. }) => {
-                pass.effects.abandoned_jobs.push(job.name);
-                return;
-            }
-            Some(JobState::Terminating) => return,
-            None if !job.seen => return,
-            _ => {}
-        }
+    if pass.forward_job_in_the_way(true) {
+        return;
     }
     let cause = pass.status.rollback.as_ref().map_or_else(String::new, |rollback| rollback.cause.clone());
     pass.status.admitted.clear();
@@ -69,7 +60,7 @@ pub(super) fn turn(pass: &mut Pass<'_>) {
 }
 
 /// Releases cohorts for their way back: what was not cut over at once, then the newest cutover first, one by one.
-pub(super) fn return_cohorts(pass: &mut Pass<'_>) -> Situation {
+pub(super) fn return_cohorts(pass: &mut Migrations<'_>) -> Situation {
     let out: Vec<&CohortView> = pass.seen.cohorts.iter().filter(|cohort| is_out(cohort)).collect();
     if out.is_empty() {
         if prepared(pass) {
@@ -114,12 +105,12 @@ fn is_out(cohort: &CohortView) -> bool {
 }
 
 /// Whether Prepare was ever started: only then is there something to reset.
-fn prepared(pass: &Pass<'_>) -> bool {
+fn prepared(pass: &Migrations<'_>) -> bool {
     pass.status.history.iter().any(|entry| entry.step == MigrationStep::Prepare.as_str())
         || pass.status.evidence.iter().any(|evidence| evidence.name == MigrationStep::Prepare.evidence())
 }
 
-pub(super) fn rolled_back(pass: &Pass<'_>) -> Situation {
+pub(super) fn rolled_back(pass: &Migrations<'_>) -> Situation {
     let rollback = pass.status.rollback.as_ref();
     let cause = rollback.map_or("", |rollback| rollback.cause.as_str());
     let reason = match rollback {
@@ -130,7 +121,7 @@ pub(super) fn rolled_back(pass: &Pass<'_>) -> Situation {
 }
 
 /// Deletion: fences and ledger go, customer rows stay where they are. Bounded in time, saying why it waits.
-pub(super) fn leave(pass: &mut Pass<'_>) -> Situation {
+pub(super) fn leave(pass: &mut Migrations<'_>) -> Situation {
     if !pass.seen.object.has_finalizer {
         return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
     }
@@ -142,15 +133,7 @@ pub(super) fn leave(pass: &mut Pass<'_>) -> Situation {
     if step == MigrationStep::Cleanup {
         return clean_up(pass);
     }
-    let job = pass.status.step.as_ref().and_then(|step| step.job.clone());
-    let running = job.is_some_and(|job| match pass.seen.jobs.get(&job.name) {
-        Some(JobState::Running { .. }) => {
-            pass.effects.abandoned_jobs.push(job.name);
-            true
-        }
-        Some(JobState::Terminating) => true,
-        _ => false,
-    });
+    let running = pass.forward_job_in_the_way(true);
     let waiting_for = pass.seen.cohorts.iter().find(|cohort| is_under_way(cohort) && has_job(cohort));
     let deleted_at = pass.seen.object.deleted_at.unwrap_or(pass.now);
     let patient = deleted_at.saturating_add(DELETION_PATIENCE).is_ok_and(|until| pass.now < until);
@@ -175,8 +158,8 @@ fn has_job(cohort: &CohortView) -> bool {
     cohort.status.step.as_ref().is_some_and(|step| step.job.is_some())
 }
 
-fn clean_up(pass: &mut Pass<'_>) -> Situation {
-    pass.settle();
+fn clean_up(pass: &mut Migrations<'_>) -> Situation {
+    pass.take_up();
     let cleaned = pass.status.evidence.iter().any(|evidence| evidence.name == CLEANED);
     if cleaned {
         pass.effects.finalizer = Some(FinalizerChange::Remove);
@@ -196,7 +179,7 @@ fn clean_up(pass: &mut Pass<'_>) -> Situation {
 /// Name of the evidence that a deletion leaves.
 const CLEANED: &str = "Removal";
 
-fn let_go(pass: &mut Pass<'_>, why: &str) -> Situation {
+fn let_go(pass: &mut Migrations<'_>, why: &str) -> Situation {
     let told = format!("Schema godwit and its triggers may remain in both databases: {why}");
     pass.notes.push(Note::warning("CleanupIncomplete", "Delete", told.clone()));
     pass.effects.finalizer = Some(FinalizerChange::Remove);

@@ -7,11 +7,11 @@ use crate::api::CohortStatus;
 use crate::api::condition::{kind, reason};
 use crate::api::status::{ReversibilityClass, ReversibilityStatus, RollbackStatus};
 
-use super::cohort::{Pass, step_of};
+use super::cohort::{Cohorts, step_of};
 use super::conditions::{Fact, Why};
 use super::decision::Note;
 use super::migration;
-use super::observed::{JobState, MigrationView};
+use super::observed::MigrationView;
 use super::record::bounded;
 use super::step::CohortStep;
 
@@ -19,7 +19,7 @@ use super::step::CohortStep;
 const ORDERED: &str = "migration-";
 
 /// Records that the cohort is to go back; a wish for the way back that is under way changes nothing.
-pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
+pub(super) fn wish(pass: &mut Cohorts<'_>, kind: &str, id: &str, cause: &str) {
     if pass.status.rollback.is_some() {
         return;
     }
@@ -38,7 +38,7 @@ pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
 }
 
 /// A migration-wide way back releases its cohorts one after the other; its end lets them start over.
-pub(super) fn follow(pass: &mut Pass<'_>, migration: &MigrationView) {
+pub(super) fn follow(pass: &mut Cohorts<'_>, migration: &MigrationView) {
     let ordered_before = pass.status.rollback.as_ref().is_some_and(|rollback| rollback.id.starts_with(ORDERED));
     match &migration.status.rollback {
         Some(order) if order.released.contains(&pass.seen.object.name) => {
@@ -56,24 +56,14 @@ pub(super) fn follow(pass: &mut Pass<'_>, migration: &MigrationView) {
 }
 
 /// Turns towards the source as soon as nothing moves forward any more.
-pub(super) fn turn(pass: &mut Pass<'_>) {
+pub(super) fn turn(pass: &mut Cohorts<'_>) {
     let step = pass.step();
     if pass.status.rollback.is_none() || step.is_backward() {
         return;
     }
-    let job = pass.status.step.as_ref().and_then(|step| step.job.clone());
-    if let Some(job) = job {
-        match pass.seen.jobs.get(&job.name) {
-            // A cutover in progress is not torn apart: it ends by itself, one way or the other, and then goes back.
-            // An attempt that nobody saw yet is first created and seen, so that no late create can follow its end.
-            Some(JobState::Running { .. }) if step != CohortStep::Cutover => {
-                pass.effects.abandoned_jobs.push(job.name);
-                return;
-            }
-            Some(JobState::Running { .. } | JobState::Terminating) => return,
-            None if !job.seen => return,
-            _ => {}
-        }
+    // A cutover in progress is not torn apart: it ends by itself, one way or the other, and then goes back.
+    if pass.forward_job_in_the_way(step != CohortStep::Cutover) {
+        return;
     }
     let cause = pass.status.rollback.as_ref().map_or_else(String::new, |rollback| rollback.cause.clone());
     pass.status.checks.iter_mut().for_each(|check| check.job = None);

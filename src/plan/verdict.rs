@@ -95,11 +95,11 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    fn measured(check: &Check, passes: &[Option<bool>]) -> CheckStatus {
+    fn measured(check: &Check, samples: &[Option<bool>]) -> CheckStatus {
         let mut status =
             CheckStatus { name: check.name.clone(), verdict: Verdict::Inconclusive, measurements: vec![], job: None };
-        for pass in passes {
-            let outcome = match pass {
+        for sample in samples {
+            let outcome = match sample {
                 Some(passed) => Outcome::Numbers { values: vec![3.0], passed: *passed },
                 None => Outcome::NoData { message: "the answer is empty".into() },
             };
