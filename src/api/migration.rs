@@ -92,14 +92,21 @@ pub struct MigrationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub triggers: Vec<Trigger>,
-    /// Steps that wait for people.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Steps that wait for people. Default: one approval before Finalize, because there is no way back after it; an explicit empty list waits for nobody.
+    #[serde(default = "approve_finalize")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["before".into()]))]
     pub approvals: Vec<RequiredApproval>,
     /// Where applications learn which side owns a customer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<Routing>,
+}
+
+fn approve_finalize() -> Vec<RequiredApproval> {
+    vec![RequiredApproval {
+        before: ApprovedStep::Finalize,
+        required: one(),
+    }]
 }
 
 /// The two systems; exactly one engine.
