@@ -250,6 +250,17 @@ impl Error {
         }
     }
 
+    /// The connection broke, or the server ended it: what it was doing may or may not have happened.
+    pub fn is_connection_lost(&self) -> bool {
+        let (Self::Connect { source, .. } | Self::Database { source, .. }) = self else {
+            return false;
+        };
+        match source.sqlstate.as_deref() {
+            None => true,
+            Some(state) => state.starts_with("08") || state.starts_with("57P"),
+        }
+    }
+
     /// The stable name of the case, as a finding's code.
     pub fn code(&self) -> &'static str {
         match self {
