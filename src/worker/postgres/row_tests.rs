@@ -209,12 +209,12 @@ proptest! {
     #[test]
     fn a_sum_does_not_depend_on_order_or_grouping(hashes in prop::collection::vec(any::<u64>(), 0..30), at in any::<prop::sample::Index>()) {
         let mut whole = Sum::default();
-        hashes.iter().for_each(|hash| whole.add(*hash));
+        for hash in &hashes { whole.add(*hash); }
         let at = at.index(hashes.len() + 1);
         let mut parts = Sum::default();
         for part in [&hashes[at..], &hashes[..at]] {
             let mut sum = Sum::default();
-            part.iter().rev().for_each(|hash| sum.add(*hash));
+            for hash in part.iter().rev() { sum.add(*hash); }
             parts.merge(sum);
         }
         prop_assert_eq!(whole, parts);
