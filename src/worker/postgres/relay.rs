@@ -68,13 +68,24 @@ impl Rows {
         what: &str,
     ) -> Result<Self, Error> {
         let pieces = transaction
-            .copy_out(&format!("copy ({select}) to stdout {}", format.copy_options()))
+            .copy_out(&format!(
+                "copy ({select}) to stdout {}",
+                format.copy_options()
+            ))
             .await
             .map_err(Error::database(format!("read {what}")))?;
         Ok(Self::Server {
             what: what.to_owned(),
             pieces: Box::pin(pieces),
         })
+    }
+
+    /// Passes everything on unseen.
+    pub async fn forward(&mut self, into: &mut Batches) -> Result<(), Error> {
+        while let Some(piece) = self.next().await? {
+            into.push(&piece).await?;
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
