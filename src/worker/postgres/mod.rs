@@ -1,0 +1,24 @@
+//! PostgreSQL, 13 and later: sessions, catalogue, ledger, fence and what moves rows.
+//! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
+
+pub mod catalog;
+pub mod closure;
+pub mod compare;
+pub mod difference;
+pub mod fence;
+mod fence_sql;
+pub mod identifier;
+pub mod keys;
+pub mod landing;
+pub mod ledger;
+pub mod model;
+pub mod relay;
+pub mod remnant;
+pub mod restore_point;
+pub mod row;
+pub mod sandbox;
+pub mod scope;
+pub mod session;
+pub mod soundness;
+pub mod tls;
+pub mod token;

@@ -1,0 +1,6 @@
+//! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
+
+mod base;
+mod fence;
+mod moving;
+mod server;
