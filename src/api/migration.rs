@@ -92,14 +92,18 @@ pub struct MigrationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub triggers: Vec<Trigger>,
-    /// Steps that wait for people.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Steps that wait for people. Default: one approval before Finalize, because there is no way back after it; an explicit empty list waits for nobody.
+    #[serde(default = "approve_finalize")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["before".into()]))]
     pub approvals: Vec<RequiredApproval>,
     /// Where applications learn which side owns a customer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<Routing>,
+}
+
+fn approve_finalize() -> Vec<RequiredApproval> {
+    vec![RequiredApproval { before: ApprovedStep::Finalize, required: one() }]
 }
 
 /// The two systems; exactly one engine.
@@ -279,10 +283,7 @@ pub struct S3Storage {
 #[serde(rename_all = "camelCase")]
 pub struct BackupInclude {
     /// Name in the backup.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// A `ConfigMap` in the same namespace; every key becomes a file.
     pub config_map_ref: ConfigMapRef,
@@ -374,11 +375,7 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self {
-            max_concurrent_cohorts: one(),
-            soak: default_soak(),
-            on_failure: OnFailure::default(),
-        }
+        Self { max_concurrent_cohorts: one(), soak: default_soak(), on_failure: OnFailure::default() }
     }
 }
 
@@ -421,10 +418,7 @@ pub struct Routing {
 #[serde(rename_all = "camelCase")]
 pub struct RouteTable {
     /// Name of the `ConfigMap`, in the same namespace; created when absent.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub config_map_name: String,
 }
 

@@ -36,6 +36,20 @@ pub struct StepStatus {
     /// When the next attempt starts, after a failed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_time: Option<Time>,
+    /// Why the step cannot go on without a person; `retry` or a new generation clears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<StalledStatus>,
+}
+
+/// Why a step cannot go on without a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct StalledStatus {
+    /// Reason of the condition `Stalled`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What is wrong, where, and what to do next.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// One attempt.
@@ -169,9 +183,7 @@ pub struct Measurement {
 }
 
 /// Pass, Fail, Inconclusive or Error.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Verdict {
     // From best to worst: over several checks the worst wins.
     Pass,
