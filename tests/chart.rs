@@ -9,13 +9,11 @@ fn chart() -> PathBuf {
 
 fn templates() -> Vec<(String, String)> {
     std::fs::read_dir(chart().join("templates"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the chart has templates")
+        .map(|entry| entry.expect("the folder can be read").path())
         .map(|path| {
-            (
-                path.display().to_string(),
-                std::fs::read_to_string(&path).unwrap(),
-            )
+            let text = std::fs::read_to_string(&path).expect("a template is text");
+            (path.display().to_string(), text)
         })
         .collect()
 }
@@ -26,18 +24,11 @@ fn the_chart_installs_the_definitions_of_this_version() {
     let expected = godwit::api::crd::files().unwrap();
     for (name, content) in &expected {
         let found = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        assert!(
-            found == *content,
-            "{name} is out of date: run `godwit crds` into charts/godwit/files/crds"
-        );
+        assert!(found == *content, "{name} is out of date: run `godwit crds` into charts/godwit/files/crds");
         // The template puts labels and annotations after this line; the definition itself must have none of its own.
         assert_eq!(content.matches("\nmetadata:\n  name: ").count(), 1, "{name}");
     }
-    assert_eq!(
-        std::fs::read_dir(folder).unwrap().count(),
-        expected.len(),
-        "a file is left over from another version"
-    );
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), expected.len(), "a file is left over from another version");
 }
 
 #[test]
@@ -45,10 +36,7 @@ fn no_role_of_the_chart_names_secrets_or_everything() {
     for (path, text) in templates() {
         for line in text.lines().map(str::trim) {
             let grants = line.starts_with("resources:") || line.starts_with("verbs:");
-            assert!(
-                !(grants && (line.contains("secrets") || line.contains('*'))),
-                "{path}: {line}"
-            );
+            assert!(!(grants && (line.contains("secrets") || line.contains('*'))), "{path}: {line}");
         }
     }
 }

@@ -70,6 +70,10 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [godwit.dev]
   resources: [migrations/status, cohorts/status]
   verbs: [update, patch]
+# OpenShift asks for this right where a child blocks the deletion of its owner.
+- apiGroups: [godwit.dev]
+  resources: [migrations/finalizers, cohorts/finalizers]
+  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
