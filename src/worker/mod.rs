@@ -231,6 +231,14 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
         Task::Prepare {} => steps::prepare::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
+        Task::Copy {} => steps::copy::run(job).await,
+        Task::Validate { checks } => steps::validate::run(job, checks).await,
+        Task::Cutover { checks } => steps::cutover::run(job, checks).await,
+        Task::Discard {} => steps::discard::run(job).await,
+        Task::Freeze {} => steps::freeze::run(job).await,
+        Task::Return {} => steps::return_::run(job).await,
+        Task::Verify {} => steps::verify::run(job).await,
+        Task::Reopen {} => steps::reopen::run(job).await,
         other => Err(Error::Input {
             reason: format!("this build has no step {}", other.name()),
         }),

@@ -5,4 +5,5 @@ mod fence;
 mod job;
 mod prepare;
 mod select;
+mod moving;
 mod server;

@@ -71,12 +71,27 @@ pub async fn of_entry(
             from: owned.from_entry(entry, chunks),
         };
         for key in references(catalog, owned) {
-            lock_parents(transaction, scope, key, &extent.from).await?;
             found.extend(orphans(transaction, key, &extent).await?);
         }
         found.extend(doubles(transaction, catalog, &extent).await?);
     }
     Ok(found)
+}
+
+/// Holds what the cohort's rows refer to outside the customers' own tables, until the landing ends; before the proof.
+pub async fn hold_parents(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+    chunks: Chunks,
+) -> Result<(), Error> {
+    for owned in &scope.owned {
+        for key in references(catalog, owned) {
+            let from = owned.from_entry(entry, chunks);
+            lock_parents(transaction, scope, key, &from).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The same proof for the rows that a difference brought, and for what referred to the rows that it took away.
@@ -118,6 +133,8 @@ pub async fn of_whole_tables(
     let concerned = catalog
         .foreign_keys
         .iter()
+        // Where the database itself never vouched for all rows, only our own can be judged, by `of_entry`.
+        .filter(|key| key.validated)
         .filter(|key| scope.contains(&key.table) || scope.contains(&key.referenced));
     for key in concerned {
         let Some(child) = catalog.tables.get(&key.table) else {

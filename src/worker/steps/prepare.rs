@@ -66,22 +66,14 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
         report.counts.insert(name.into(), number);
     }
     store_evidence(job, &baseline, &mut report).await?;
-    report
-        .timings
-        .insert("prepare".into(), milliseconds(started));
+    report.timings.insert("prepare".into(), milliseconds(started));
     Ok(report)
 }
 
 async fn store_evidence(job: &Job, baseline: &Baseline, report: &mut Report) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(baseline).map_err(|source| Error::Json {
-        what: "the target's baseline",
-        source,
-    })?;
-    let path = format!(
-        "prepare/{}/{}/baseline.json",
-        job.subject(),
-        job.input.attempt
-    );
+    let text =
+        serde_json::to_vec_pretty(baseline).map_err(|source| Error::Json { what: "the target's baseline", source })?;
+    let path = format!("prepare/{}/{}/baseline.json", job.subject(), job.input.attempt);
     let stored = job.storage()?.put_bytes(&path, text).await?;
     report.digest = Some(stored.digest);
     report.evidence_uri = Some(stored.path);
@@ -98,10 +90,7 @@ impl<'j> Work<'j> {
         let existing = read_catalog(&target).await?;
         let findings = agreement::findings(&scope, &existing);
         if has_blocker(&findings) {
-            return Err(Error::Refused {
-                exit: exit::DATA_DIFFERS,
-                findings,
-            });
+            return Err(Error::Refused { exit: exit::DATA_DIFFERS, findings });
         }
         ledger::create(&mut target, Side::Target, migration, &scope.root_key_type).await?;
         ledger::create(&mut source, Side::Source, migration, &scope.root_key_type).await?;
@@ -129,18 +118,11 @@ impl<'j> Work<'j> {
         // A session of its own: dumps change settings.
         let mut target = self.job.target().await?;
         let existing = read_catalog(&target).await?;
-        let missing: Vec<&Table> = self
-            .scope
-            .tables()
-            .filter(|table| !existing.tables.contains_key(&table.name))
-            .collect();
+        let missing: Vec<&Table> =
+            self.scope.tables().filter(|table| !existing.tables.contains_key(&table.name)).collect();
         let needed = self.missing_dependencies(&target, &missing).await?;
         let ddl = self.ddl(&missing).await?;
-        for table in self
-            .scope
-            .tables()
-            .filter(|table| existing.tables.contains_key(&table.name))
-        {
+        for table in self.scope.tables().filter(|table| existing.tables.contains_key(&table.name)) {
             self.refuse_rows(table).await?;
         }
         let mut transaction = begin(&mut target, &self.target_token).await?;
@@ -148,19 +130,9 @@ impl<'j> Work<'j> {
         baseline.depends_on(&needed);
         dependency::create(&mut transaction, &needed).await?;
         baseline.store(&transaction).await?;
-        transaction
-            .batch_execute(&ddl)
-            .await
-            .map_err(Error::database("create the dataset's tables on the target"))?;
-        transaction
-            .commit()
-            .await
-            .map_err(Error::database("create the dataset's tables on the target"))?;
-        self.note(
-            "schema",
-            json!({"created": baseline.created.len(), "found": baseline.tables.len()}),
-        )
-        .await?;
+        transaction.batch_execute(&ddl).await.map_err(Error::database("create the dataset's tables on the target"))?;
+        transaction.commit().await.map_err(Error::database("create the dataset's tables on the target"))?;
+        self.note("schema", json!({"created": baseline.created.len(), "found": baseline.tables.len()})).await?;
         Ok(baseline)
     }
 
@@ -169,27 +141,19 @@ impl<'j> Work<'j> {
         target: &Session,
         missing: &[&Table],
     ) -> Result<Vec<dependency::Dependency>, Error> {
-        let names: Vec<&TableName> = missing
-            .iter()
-            .flat_map(|table| std::iter::once(&table.name).chain(&table.partitions))
-            .collect();
+        let names: Vec<&TableName> =
+            missing.iter().flat_map(|table| std::iter::once(&table.name).chain(&table.partitions)).collect();
         let needed = dependency::of_tables(&self.source, &names).await?;
         let needed = dependency::missing(&**target, needed).await?;
         let findings = dependency::findings(&needed);
         if findings.is_empty() {
             return Ok(needed);
         }
-        Err(Error::Refused {
-            exit: exit::DATA_DIFFERS,
-            findings,
-        })
+        Err(Error::Refused { exit: exit::DATA_DIFFERS, findings })
     }
 
     async fn ddl(&self, missing: &[&Table]) -> Result<String, Error> {
-        let of = DumpOf {
-            uri: self.job.uri(Side::Source)?,
-            snapshot: None,
-        };
+        let of = DumpOf { uri: self.job.uri(Side::Source)?, snapshot: None };
         let tables = (&self.catalog, missing);
         let before = dump(of, tables, Section::PreData).await?;
         let after = dump(of, tables, Section::PostData).await?;
@@ -218,8 +182,7 @@ impl<'j> Work<'j> {
     }
 
     async fn refuse_other_references(&self, table: &Table) -> Result<(), Error> {
-        let (mut source, mut target) =
-            try_join!(self.job.reader(Side::Source), self.job.reader(Side::Target))?;
+        let (mut source, mut target) = try_join!(self.job.reader(Side::Source), self.job.reader(Side::Target))?;
         let there = sum_of_table(&snapshot(&mut target).await?, table).await?;
         if there.rows == 0 {
             return Ok(());
@@ -246,13 +209,9 @@ impl<'j> Work<'j> {
             self.scope.root.sql()
         );
         let entries = [entry::UNASSIGNED, entry::REFERENCE, entry::NATIVE];
-        let transaction =
-            fence::change_members(&mut self.target, &self.target_token, &entries).await?;
+        let transaction = fence::change_members(&mut self.target, &self.target_token, &entries).await?;
         let failed = || Error::database("register the target's own customers");
-        let natives = transaction
-            .execute(&register, &[])
-            .await
-            .map_err(failed())?;
+        let natives = transaction.execute(&register, &[]).await.map_err(failed())?;
         set_owner_of_rest(&transaction, Owner::Source).await?;
         let key = (self.job.subject(), "prepare", "natives");
         ledger::set_checkpoint(&transaction, key, &json!({ "customers": natives })).await?;
@@ -263,10 +222,7 @@ impl<'j> Work<'j> {
     async fn set_owner_of_rest(&mut self, owner: Owner) -> Result<(), Error> {
         let transaction = begin(&mut self.target, &self.target_token).await?;
         set_owner_of_rest(&transaction, owner).await?;
-        transaction
-            .commit()
-            .await
-            .map_err(Error::database("set the owner of unassigned rows"))
+        transaction.commit().await.map_err(Error::database("set the owner of unassigned rows"))
     }
 
     /// Shared rows go over whole; tables that the target has filled must hold the same rows already.
@@ -314,21 +270,14 @@ async fn set_owner_of_rest(transaction: &Transaction<'_>, owner: Owner) -> Resul
     transaction
         .execute(
             "update godwit.ownership set owner = $1 where entry = any($2) and epoch = 0",
-            &[
-                &ledger::owner_name(owner),
-                &vec![entry::UNASSIGNED, entry::REFERENCE],
-            ],
+            &[&ledger::owner_name(owner), &vec![entry::UNASSIGNED, entry::REFERENCE]],
         )
         .await
         .map(drop)
         .map_err(Error::database("set the owner of unassigned rows"))
 }
 
-async fn copy_reference(
-    source: &Transaction<'_>,
-    landing: &Landing<'_>,
-    table: &Table,
-) -> Result<i64, Error> {
+async fn copy_reference(source: &Transaction<'_>, landing: &Landing<'_>, table: &Table) -> Result<i64, Error> {
     let there = sum_of_table(landing, table).await?;
     if there.rows == 0 {
         let shape = Shape::new(table, table.format());
@@ -363,10 +312,7 @@ fn refuse_difference(table: &Table, source: Sum, target: Sum) -> Result<(), Erro
 }
 
 async fn begin<'s>(session: &'s mut Session, token: &Token) -> Result<Transaction<'s>, Error> {
-    let transaction = session
-        .transaction()
-        .await
-        .map_err(Error::database("begin a transaction"))?;
+    let transaction = session.transaction().await.map_err(Error::database("begin a transaction"))?;
     token::hold(&transaction, token).await?;
     Ok(transaction)
 }

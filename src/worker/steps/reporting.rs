@@ -15,18 +15,8 @@ pub fn signed(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-pub fn finding(
-    severity: Severity,
-    code: &str,
-    object: impl ToString,
-    message: impl Into<String>,
-) -> Finding {
-    Finding {
-        severity,
-        code: code.to_owned(),
-        object: object.to_string(),
-        message: message.into(),
-    }
+pub fn finding(severity: Severity, code: &str, object: impl ToString, message: impl Into<String>) -> Finding {
+    Finding { severity, code: code.to_owned(), object: object.to_string(), message: message.into() }
 }
 
 pub fn blocker(code: &str, object: impl ToString, message: impl Into<String>) -> Finding {
@@ -34,7 +24,5 @@ pub fn blocker(code: &str, object: impl ToString, message: impl Into<String>) ->
 }
 
 pub fn has_blocker(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Blocker)
+    findings.iter().any(|finding| finding.severity == Severity::Blocker)
 }

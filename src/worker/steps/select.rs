@@ -54,11 +54,7 @@ pub async fn run(job: &Job, selection: &Selection) -> Result<Report, Error> {
     let decision = match recorded(&target, cohort).await? {
         Some(decision) => decision,
         None => {
-            let selecting = Selecting {
-                job,
-                scope: &scope,
-                selection,
-            };
+            let selecting = Selecting { job, scope: &scope, selection };
             decide(&selecting, &source, (&mut target, &target_token)).await?
         }
     };
@@ -67,9 +63,7 @@ pub async fn run(job: &Job, selection: &Selection) -> Result<Report, Error> {
     let ownership = ledger::require_cohort(&*target, cohort).await?;
     report.owner = Some(ownership.owner);
     report.epoch = Some(ownership.epoch);
-    report
-        .timings
-        .insert("select".into(), milliseconds(started));
+    report.timings.insert("select".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -77,10 +71,7 @@ async fn recorded(session: &Session, cohort: &Identity) -> Result<Option<Decisio
     ledger::checkpoint(&**session, (&cohort.uid, "select", PART))
         .await?
         .map(|state| {
-            serde_json::from_value(state).map_err(|source| Error::Json {
-                what: "the record of a selection",
-                source,
-            })
+            serde_json::from_value(state).map_err(|source| Error::Json { what: "the record of a selection", source })
         })
         .transpose()
 }
@@ -95,22 +86,14 @@ async fn decide(
     let failed = || Error::database("record the selection");
     let transaction = target.transaction().await.map_err(failed())?;
     token::hold(&transaction, token).await?;
-    transaction
-        .batch_execute("lock table godwit.member in share row exclusive mode")
-        .await
-        .map_err(failed())?;
+    transaction.batch_execute("lock table godwit.member in share row exclusive mode").await.map_err(failed())?;
     free_name(&transaction, cohort).await?;
     let entry = next_entry(&transaction, source).await?;
     let choice = choose(selecting, &transaction).await?;
     transaction
         .execute(
             "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[
-                &entry,
-                &cohort.name,
-                &cohort.uid,
-                &ledger::owner_name(Owner::Source),
-            ],
+            &[&entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
         )
         .await
         .map_err(failed())?;
@@ -120,10 +103,7 @@ async fn decide(
         remainder: matches!(selecting.selection, Selection::Remainder {}),
         customers: signed(choice.members.len()),
         groups: choice.groups,
-        chunks: choice
-            .members
-            .last()
-            .map_or(0, |member| i64::from(member.chunk) + 1),
+        chunks: choice.members.last().map_or(0, |member| i64::from(member.chunk) + 1),
         taken_along: choice.taken_along,
         elsewhere: choice.elsewhere,
         digest: digest(&choice),
@@ -133,15 +113,9 @@ async fn decide(
     Ok(decision)
 }
 
-async fn record(
-    transaction: &Transaction<'_>,
-    cohort: &Identity,
-    decision: &Decision,
-) -> Result<(), Error> {
-    let state = serde_json::to_value(decision).map_err(|source| Error::Json {
-        what: "the record of a selection",
-        source,
-    })?;
+async fn record(transaction: &Transaction<'_>, cohort: &Identity, decision: &Decision) -> Result<(), Error> {
+    let state =
+        serde_json::to_value(decision).map_err(|source| Error::Json { what: "the record of a selection", source })?;
     ledger::set_checkpoint(transaction, (&cohort.uid, "select", PART), &state).await
 }
 
@@ -157,8 +131,7 @@ async fn free_name(transaction: &Transaction<'_>, cohort: &Identity) -> Result<(
         .await
         .map_err(failed())?;
     let Some(former) = former else { return Ok(()) };
-    let (number, uid, has_members): (i32, String, bool) =
-        (former.get(0), former.get(1), former.get(2));
+    let (number, uid, has_members): (i32, String, bool) = (former.get(0), former.get(1), former.get(2));
     if has_members || number < entry::FIRST_COHORT {
         return Err(Error::refused(
             exit::DATA_DIFFERS,
@@ -172,10 +145,7 @@ async fn free_name(transaction: &Transaction<'_>, cohort: &Identity) -> Result<(
         ));
     }
     transaction
-        .execute(
-            "update godwit.ownership set name = name || ' ' || uid where entry = $1",
-            &[&number],
-        )
+        .execute("update godwit.ownership set name = name || ' ' || uid where entry = $1", &[&number])
         .await
         .map(drop)
         .map_err(failed())
@@ -190,51 +160,32 @@ async fn next_entry(transaction: &Transaction<'_>, source: &Session) -> Result<i
     Ok(next.max(entry::FIRST_COHORT))
 }
 
-const COPY_MEMBERS: &str =
-    "copy godwit.member (customer, entry, customer_group, chunk) from stdin (format text)";
+const COPY_MEMBERS: &str = "copy godwit.member (customer, entry, customer_group, chunk) from stdin (format text)";
 
-async fn write_members(
-    transaction: &Transaction<'_>,
-    entry: i32,
-    choice: &Choice,
-) -> Result<(), Error> {
+async fn write_members(transaction: &Transaction<'_>, entry: i32, choice: &Choice) -> Result<(), Error> {
     let failed = || Error::database("write the cohort's members");
     let sink = transaction.copy_in(COPY_MEMBERS).await.map_err(failed())?;
     let mut sink = std::pin::pin!(sink);
     let mut lines = String::new();
     for member in &choice.members {
-        let key = escape(&String::from_utf8_lossy(
-            choice.customers.key(member.customer),
-        ));
-        lines.push_str(&format!(
-            "{key}\t{entry}\t{}\t{}\n",
-            member.group, member.chunk
-        ));
+        let key = escape(&String::from_utf8_lossy(choice.customers.key(member.customer)));
+        lines.push_str(&format!("{key}\t{entry}\t{}\t{}\n", member.group, member.chunk));
         if lines.len() > 64 << 10 {
             let batch = bytes::Bytes::from(std::mem::take(&mut lines));
             sink.feed(batch).await.map_err(failed())?;
         }
     }
-    sink.feed(bytes::Bytes::from(lines))
-        .await
-        .map_err(failed())?;
+    sink.feed(bytes::Bytes::from(lines)).await.map_err(failed())?;
     sink.finish().await.map(drop).map_err(failed())
 }
 
 /// A field of COPY's text format.
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('\t', "\\t")
-        .replace('\n', "\\n")
-        .replace('\r', "\\r")
+    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
 }
 
 fn digest(choice: &Choice) -> String {
-    let mut places: Vec<usize> = choice
-        .members
-        .iter()
-        .map(|member| member.customer)
-        .collect();
+    let mut places: Vec<usize> = choice.members.iter().map(|member| member.customer).collect();
     places.sort_unstable();
     let mut hash = Sha256::new();
     for place in places {
@@ -242,11 +193,7 @@ fn digest(choice: &Choice) -> String {
         hash.update((key.len() as u64).to_be_bytes());
         hash.update(key);
     }
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -266,10 +213,7 @@ async fn mirror(
     let entries = [entry::UNASSIGNED];
     let drain = fence::change_members(source, token, &entries).await?;
     record(&drain, cohort, decision).await?;
-    drain
-        .commit()
-        .await
-        .map_err(Error::database("record the selection"))
+    drain.commit().await.map_err(Error::database("record the selection"))
 }
 
 async fn copy_members(
@@ -285,12 +229,7 @@ async fn copy_members(
     transaction
         .execute(
             "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[
-                &decision.entry,
-                &cohort.name,
-                &cohort.uid,
-                &ledger::owner_name(Owner::Source),
-            ],
+            &[&decision.entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
         )
         .await
         .map_err(failed())?;
@@ -307,9 +246,7 @@ async fn copy_members(
     }
     let copied = sink.finish().await.map_err(failed())?;
     if signed(copied) != decision.customers {
-        return Err(Error::NotInLedger {
-            what: format!("all members of cohort {}", cohort.name),
-        });
+        return Err(Error::NotInLedger { what: format!("all members of cohort {}", cohort.name) });
     }
     transaction.commit().await.map_err(failed())
 }
@@ -338,10 +275,7 @@ fn notes(job: &Job, decision: &Decision, selection: &Selection) -> Vec<Finding> 
             Severity::Info,
             "CustomersTakenAlong",
             root,
-            format!(
-                "{} customers were taken along because they are linked to selected ones.",
-                decision.taken_along
-            ),
+            format!("{} customers were taken along because they are linked to selected ones.", decision.taken_along),
         ));
     }
     if decision.elsewhere > 0 {
@@ -349,10 +283,7 @@ fn notes(job: &Job, decision: &Decision, selection: &Selection) -> Vec<Finding> 
             Severity::Warning,
             "CustomersElsewhere",
             root,
-            format!(
-                "{} selected customers are in another cohort already and stay there.",
-                decision.elsewhere
-            ),
+            format!("{} selected customers are in another cohort already and stay there.", decision.elsewhere),
         ));
     }
     notes

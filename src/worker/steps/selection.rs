@@ -6,9 +6,7 @@ use tokio_postgres::{IsolationLevel, Transaction};
 
 use super::reporting::{blocker, signed};
 use crate::contract::{Finding, Selection, Side, exit};
-use crate::worker::postgres::group::{
-    Customers, Groups, each_row, read_customers, read_links, spread,
-};
+use crate::worker::postgres::group::{Customers, Groups, each_row, read_customers, read_links, spread};
 use crate::worker::postgres::identifier::quote_identifier;
 use crate::worker::postgres::model::{Scope, entry};
 use crate::worker::{Error, Job};
@@ -78,9 +76,7 @@ pub async fn choose(selecting: &Selecting<'_>, ledger: &Transaction<'_>) -> Resu
             let chosen = take_share(queue, customers.len(), *percent);
             return finish(selecting, customers, (chosen, 0, 0));
         }
-        Selection::Remainder {} => (0..customers.len())
-            .filter(|at| entries[*at] == FREE)
-            .collect(),
+        Selection::Remainder {} => (0..customers.len()).filter(|at| entries[*at] == FREE).collect(),
         Selection::Where(condition) => {
             let key = quote_identifier(&scope.root_key);
             let select = format!(
@@ -90,10 +86,8 @@ pub async fn choose(selecting: &Selecting<'_>, ledger: &Transaction<'_>) -> Resu
             named(&snapshot, &select, &customers).await?
         }
         Selection::KeysFrom(query) => {
-            let select = format!(
-                "select named.key::{}::pg_catalog.text from (\n{query}\n) as named(key)",
-                scope.root_key_type
-            );
+            let select =
+                format!("select named.key::{}::pg_catalog.text from (\n{query}\n) as named(key)", scope.root_key_type);
             let named = named(&snapshot, &select, &customers).await?;
             refuse_overlap(selecting, &named, &entries)?;
             named
@@ -117,20 +111,9 @@ fn finish(
             "No customer is left that this selection means; correct spec.select, or remove the cohort.".into(),
         ));
     }
-    let owned: u64 = selecting
-        .scope
-        .owned
-        .iter()
-        .map(|owned| owned.table.bytes)
-        .sum();
+    let owned: u64 = selecting.scope.owned.iter().map(|owned| owned.table.bytes).sum();
     let each = owned / (customers.len().max(1) as u64);
-    Ok(Choice {
-        groups: signed(chosen.len()),
-        members: chunks(&chosen, each),
-        customers,
-        taken_along,
-        elsewhere,
-    })
+    Ok(Choice { groups: signed(chosen.len()), members: chunks(&chosen, each), customers, taken_along, elsewhere })
 }
 
 /// Whole groups, in the order given, until a chunk is full.
@@ -158,9 +141,7 @@ async fn assigned(ledger: &Transaction<'_>, customers: &Customers) -> Result<Vec
     let mut entries = vec![FREE; customers.len()];
     let select = "select customer::pg_catalog.text, entry from godwit.member";
     each_row(ledger, select, 2, |row| {
-        let entry = std::str::from_utf8(row[1])
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let entry = std::str::from_utf8(row[1]).ok().and_then(|text| text.parse().ok());
         if let (Some(at), Some(entry)) = (customers.find(row[0]), entry) {
             entries[at] = entry;
         }
@@ -170,11 +151,7 @@ async fn assigned(ledger: &Transaction<'_>, customers: &Customers) -> Result<Vec
 }
 
 /// The customers that a query names. A key that is no customer's is a mistake of the query.
-async fn named(
-    snapshot: &Transaction<'_>,
-    select: &str,
-    customers: &Customers,
-) -> Result<Vec<usize>, Error> {
+async fn named(snapshot: &Transaction<'_>, select: &str, customers: &Customers) -> Result<Vec<usize>, Error> {
     let mut named = Vec::new();
     let mut unknown = 0_u64;
     each_row(snapshot, select, 1, |row| match customers.find(row[0]) {
@@ -198,11 +175,7 @@ async fn named(
 }
 
 /// Who names customers one by one must not name another cohort's.
-fn refuse_overlap(
-    selecting: &Selecting<'_>,
-    named: &[usize],
-    entries: &[i32],
-) -> Result<(), Error> {
+fn refuse_overlap(selecting: &Selecting<'_>, named: &[usize], entries: &[i32]) -> Result<(), Error> {
     let taken = named.iter().filter(|at| entries[**at] != FREE).count();
     if taken == 0 {
         return Ok(());
@@ -214,10 +187,7 @@ fn refuse_overlap(
 }
 
 fn refusal(selecting: &Selecting<'_>, code: &str, message: String) -> Error {
-    let object = selecting
-        .job
-        .cohort()
-        .map_or_else(|_| String::new(), |cohort| cohort.name.clone());
+    let object = selecting.job.cohort().map_or_else(|_| String::new(), |cohort| cohort.name.clone());
     let finding: Finding = blocker(code, object, message);
     Error::refused(exit::DATA_DIFFERS, finding)
 }
@@ -240,21 +210,12 @@ fn candidates(customers: &Customers, groups: &mut Groups, entries: &[i32]) -> Ve
 }
 
 fn free_of(customers: &Customers, group: Vec<u32>, entries: &[i32]) -> Candidate {
-    let free: Vec<u32> = group
-        .into_iter()
-        .filter(|at| entries[*at as usize] == FREE)
-        .collect();
+    let free: Vec<u32> = group.into_iter().filter(|at| entries[*at as usize] == FREE).collect();
     let risk = free
         .iter()
         .filter_map(|at| customers.risks.get(*at as usize))
         .fold(f64::NEG_INFINITY, |worst, risk| worst.max(*risk));
-    Candidate {
-        risk,
-        spread: free
-            .first()
-            .map_or(0, |at| spread(customers.key(*at as usize))),
-        customers: free,
-    }
+    Candidate { risk, spread: free.first().map_or(0, |at| spread(customers.key(*at as usize))), customers: free }
 }
 
 /// Takes groups from the front of the queue until the share of all customers is reached; a group that would overshoot it by more
@@ -309,21 +270,11 @@ mod tests {
     use super::*;
 
     fn queue(sizes: &[usize]) -> Vec<Candidate> {
-        sizes
-            .iter()
-            .map(|size| Candidate {
-                risk: 0.0,
-                spread: 0,
-                customers: vec![0; *size],
-            })
-            .collect()
+        sizes.iter().map(|size| Candidate { risk: 0.0, spread: 0, customers: vec![0; *size] }).collect()
     }
 
     fn taken(sizes: &[usize], all: usize, percent: f64) -> usize {
-        take_share(queue(sizes), all, percent)
-            .iter()
-            .map(|group| group.customers.len())
-            .sum()
+        take_share(queue(sizes), all, percent).iter().map(|group| group.customers.len()).sum()
     }
 
     #[test]
@@ -339,17 +290,11 @@ mod tests {
     fn a_chunk_holds_whole_groups() {
         let members = chunks(&queue(&[3, 3, 40, 1]), 8 << 20);
         let chunk_of = |group| {
-            let mut chunks: Vec<i32> = members
-                .iter()
-                .filter(|member| member.group == group)
-                .map(|member| member.chunk)
-                .collect();
+            let mut chunks: Vec<i32> =
+                members.iter().filter(|member| member.group == group).map(|member| member.chunk).collect();
             chunks.dedup();
             chunks
         };
-        assert_eq!(
-            [chunk_of(0), chunk_of(1), chunk_of(2), chunk_of(3)],
-            [vec![0], vec![0], vec![1], vec![2]]
-        );
+        assert_eq!([chunk_of(0), chunk_of(1), chunk_of(2), chunk_of(3)], [vec![0], vec![0], vec![1], vec![2]]);
     }
 }
