@@ -168,6 +168,12 @@ pub enum Error {
     ForeignLedger { side: &'static str, owner: String },
     #[error("the {side} has no ledger; Prepare comes first")]
     LedgerMissing { side: &'static str },
+    #[error("entry {entry} was expected at epoch {expected}, but is at {found}")]
+    EpochMoved {
+        entry: i32,
+        expected: i64,
+        found: i64,
+    },
     #[error("the ledger does not know {what}")]
     NotInLedger { what: String },
     /// The step came to an answer, and the answer is no.
@@ -240,6 +246,7 @@ impl Error {
             Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
+            | Self::EpochMoved { .. }
             | Self::LockNotGranted { .. }
             | Self::Program { .. }
             | Self::File { .. }
@@ -247,6 +254,17 @@ impl Error {
             | Self::Rows { .. }
             | Self::RowsLost { .. }
             | Self::Json { .. } => exit::TRY_AGAIN,
+        }
+    }
+
+    /// The connection broke, or the server ended it: what it was doing may or may not have happened.
+    pub fn is_connection_lost(&self) -> bool {
+        let (Self::Connect { source, .. } | Self::Database { source, .. }) = self else {
+            return false;
+        };
+        match source.sqlstate.as_deref() {
+            None => true,
+            Some(state) => state.starts_with("08") || state.starts_with("57P"),
         }
     }
 
@@ -260,6 +278,7 @@ impl Error {
             Self::ServerTooOld { .. } => "ServerTooOld",
             Self::Database { .. } => "DatabaseFailed",
             Self::NewerAttempt { .. } => "NewerAttempt",
+            Self::EpochMoved { .. } => "EpochMoved",
             Self::LockNotGranted { .. } => "LockNotGranted",
             Self::ForeignLedger { .. } => "ForeignLedger",
             Self::LedgerMissing { .. } => "LedgerMissing",

@@ -1,4 +1,5 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
 mod base;
+mod fence;
 mod server;

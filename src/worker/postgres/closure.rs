@@ -71,12 +71,27 @@ pub async fn of_entry(
             from: owned.from_entry(entry, chunks),
         };
         for key in references(catalog, owned) {
-            lock_parents(transaction, scope, key, &extent.from).await?;
             found.extend(orphans(transaction, key, &extent).await?);
         }
         found.extend(doubles(transaction, catalog, &extent).await?);
     }
     Ok(found)
+}
+
+/// Holds what the cohort's rows refer to outside the customers' own tables, until the landing ends; before the proof.
+pub async fn hold_parents(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+    chunks: Chunks,
+) -> Result<(), Error> {
+    for owned in &scope.owned {
+        for key in references(catalog, owned) {
+            let from = owned.from_entry(entry, chunks);
+            lock_parents(transaction, scope, key, &from).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The same proof for the rows that a difference brought, and for what referred to the rows that it took away.

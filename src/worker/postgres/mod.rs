@@ -5,6 +5,8 @@ pub mod catalog;
 pub mod closure;
 pub mod compare;
 pub mod difference;
+pub mod fence;
+mod fence_sql;
 pub mod identifier;
 pub mod keys;
 pub mod landing;

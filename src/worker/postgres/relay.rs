@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
-use tokio_postgres::{CopyInSink, CopyOutStream, GenericClient};
+use tokio_postgres::{CopyInSink, CopyOutStream, Transaction};
 
 use super::model::{OwnedTable, ScopedReference, Table};
 use super::row::{self, BINARY_HEADER, BINARY_TRAILER, Framing, RowFormat, Sum, row_hash};
@@ -62,12 +62,12 @@ pub enum Rows {
 impl Rows {
     /// Starts reading the rows of a query.
     pub async fn select(
-        client: &impl GenericClient,
+        transaction: &Transaction<'_>,
         select: &str,
         format: RowFormat,
         what: &str,
     ) -> Result<Self, Error> {
-        let pieces = client
+        let pieces = transaction
             .copy_out(&format!("copy ({select}) to stdout {}", format.copy_options()))
             .await
             .map_err(Error::database(format!("read {what}")))?;
