@@ -2,10 +2,13 @@
 //! Used by Backup while it reads, and by a restore to find the partitions that hold given customers. No SQL, no IO.
 //! Must not guess: a row whose parent is not known belongs to no customer and is told apart, never dropped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::identifier::TableName;
-use super::model::{OwnedTable, Scope};
+use super::model::{Scope, Table};
+use super::key_map::KeyMap;
 use super::routing_key::{Key, KeyType};
 use super::row::{Field, RowError, RowFormat, fields};
 
@@ -13,137 +16,132 @@ use super::row::{Field, RowError, RowFormat, fields};
 pub const MAX_PARTITIONS: u16 = 1024;
 /// Aimed at for the largest table: small enough to read for one customer, large enough to be few.
 const PARTITION_BYTES: u64 = 16 << 20;
-/// Below this many slots an array is used whatever its density: 128 KiB are not worth a thought.
-const ALWAYS_DENSE: usize = 1 << 16;
-/// A slot takes 2 bytes, an entry of the map about 32: the array pays until fewer than one slot in 16 is used.
-const SLOTS_PER_KEY: usize = 16;
-/// What an array holds where there is no key.
-const NO_PARTITION: u16 = u16::MAX;
-
 /// How many partitions a backup has whose largest table has `bytes`.
 pub fn partition_count(bytes: u64) -> u16 {
     let wanted = bytes.div_ceil(PARTITION_BYTES);
     u16::try_from(wanted).map_or(MAX_PARTITIONS, |wanted| wanted.clamp(1, MAX_PARTITIONS))
 }
 
-/// From a parent's key to its partition: an array where the keys are dense integers, a map otherwise.
-#[derive(Debug)]
-pub enum KeyMap {
-    Dense {
-        /// The key of the first slot.
-        base: i64,
-        slots: Vec<u16>,
-        used: usize,
-    },
-    Sparse(HashMap<Key, u16>),
+/// What the router must know of a table; kept in the backup's manifest, so that a restore needs no database to read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routed {
+    #[serde(flatten)]
+    pub name: StoredName,
+    /// In the order in which rows are copied.
+    pub columns: Vec<StoredColumn>,
+    pub format: RowFormat,
+    /// How a row refers to its parent; absent for the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
 }
 
-impl Default for KeyMap {
-    fn default() -> Self {
-        Self::Dense {
-            base: 0,
-            slots: Vec::new(),
-            used: 0,
-        }
-    }
+/// Schema and table apart: either may have a dot in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredName {
+    pub schema: String,
+    pub table: String,
 }
 
-impl KeyMap {
-    pub fn insert(&mut self, key: Key, partition: u16) {
-        if let Self::Dense { base, slots, used } = self
-            && let Key::Integer(number) = key
-            && let Some(at) = make_room(base, slots, *used, number)
-        {
-            *used += usize::from(slots[at] == NO_PARTITION);
-            slots[at] = partition;
-            return;
-        }
-        self.become_sparse().insert(key, partition);
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredColumn {
+    pub name: String,
+    pub type_name: String,
+}
 
-    pub fn get(&self, key: Key) -> Option<u16> {
-        match (self, key) {
-            (Self::Dense { base, slots, .. }, Key::Integer(number)) => number
-                .checked_sub(*base)
-                .and_then(|at| usize::try_from(at).ok())
-                .and_then(|at| slots.get(at))
-                .copied()
-                .filter(|partition| *partition != NO_PARTITION),
-            (Self::Dense { .. }, Key::Hash(_)) => None,
-            (Self::Sparse(map), key) => map.get(&key).copied(),
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    pub columns: Vec<String>,
+    #[serde(flatten)]
+    pub referenced: StoredName,
+    pub referenced_columns: Vec<String>,
+}
 
-    fn become_sparse(&mut self) -> &mut HashMap<Key, u16> {
-        if let Self::Dense { base, slots, used } = self {
-            let mut map = HashMap::with_capacity(*used);
-            // A range would overflow behind the largest key there is.
-            let mut number = *base;
-            for partition in slots.iter() {
-                if *partition != NO_PARTITION {
-                    map.insert(Key::Integer(number), *partition);
-                }
-                number = number.wrapping_add(1);
-            }
-            *self = Self::Sparse(map);
-        }
-        match self {
-            Self::Sparse(map) => map,
-            Self::Dense { .. } => unreachable!("it has just become sparse"),
+impl From<&TableName> for StoredName {
+    fn from(name: &TableName) -> Self {
+        Self {
+            schema: name.schema.clone(),
+            table: name.name.clone(),
         }
     }
 }
 
-/// The slot of `number`, after growing the array to either side; `None` when it would be too thin.
-fn make_room(base: &mut i64, slots: &mut Vec<u16>, used: usize, number: i64) -> Option<usize> {
-    let bearable = |length: usize| length <= ALWAYS_DENSE || length / SLOTS_PER_KEY <= used + 1;
-    if slots.is_empty() {
-        *base = number;
+impl From<&StoredName> for TableName {
+    fn from(name: &StoredName) -> Self {
+        Self::new(&name.schema, &name.table)
     }
-    if number < *base {
-        let missing = usize::try_from(base.checked_sub(number)?).ok()?;
-        let length = slots.len().checked_add(missing)?;
-        if !bearable(length) {
-            return None;
-        }
-        // Half as much again, so that keys that come in falling order do not move the array each time.
-        let spare = i64::try_from(length / 2).ok()?;
-        let front = number.checked_sub(spare).unwrap_or(number);
-        let added = usize::try_from(base.checked_sub(front)?).ok()?;
-        slots.splice(0..0, std::iter::repeat_n(NO_PARTITION, added));
-        *base = front;
-    }
-    let at = usize::try_from(number.checked_sub(*base)?).ok()?;
-    if at >= slots.len() {
-        if !bearable(at.checked_add(1)?) {
-            return None;
-        }
-        slots.resize(at + 1, NO_PARTITION);
-    }
-    Some(at)
 }
 
-/// Columns of a row by their place in it, with how they compare.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct KeyColumns {
-    places: Vec<usize>,
-    types: Vec<KeyType>,
-}
+impl Routed {
+    /// The owned tables of a scope in its order: parents before children.
+    pub fn of_scope(scope: &Scope) -> Vec<Self> {
+        let mut routed: Vec<Self> = scope
+            .owned
+            .iter()
+            .map(|owned| Self {
+                parent: owned.path.first().map(|key| Parent {
+                    columns: key.columns.clone(),
+                    referenced: (&key.referenced).into(),
+                    referenced_columns: key.referenced_columns.clone(),
+                }),
+                ..Self::of_table(&owned.table, owned.format)
+            })
+            .collect();
+        settle_formats(&mut routed);
+        routed
+    }
 
-impl KeyColumns {
-    fn of(table: &OwnedTable, names: &[String]) -> Option<Self> {
-        let columns = table.table.copied_columns();
-        let mut found = Self {
-            places: Vec::new(),
-            types: Vec::new(),
-        };
+    /// A table whose rows are not routed.
+    pub fn of_table(table: &Table, format: RowFormat) -> Self {
+        let columns = table.copied_columns().into_iter();
+        Self {
+            name: (&table.name).into(),
+            columns: columns
+                .map(|column| StoredColumn {
+                    name: column.name.clone(),
+                    type_name: column.type_name.clone(),
+                })
+                .collect(),
+            format,
+            parent: None,
+        }
+    }
+
+    fn key(&self, names: &[String]) -> Option<KeyColumns> {
+        let mut found = KeyColumns::default();
         for name in names {
-            let place = columns.iter().position(|column| column.name == *name)?;
+            let place = self.columns.iter().position(|column| column.name == *name)?;
             found.places.push(place);
-            found.types.push(KeyType::of(&columns[place].type_name));
+            found.types.push(KeyType::of(&self.columns[place].type_name));
         }
         Some(found)
     }
+}
+
+/// Keys of types that we cannot compare across formats are followed only where parent and child come in the same one.
+fn settle_formats(tables: &mut [Routed]) {
+    loop {
+        let differing = tables.iter().enumerate().find_map(|(at, child)| {
+            let key = child.parent.as_ref()?;
+            let parent = tables.iter().position(|it| it.name == key.referenced)?;
+            let exact = child.key(&key.columns)?.types.contains(&KeyType::Exact);
+            (exact && child.format != tables[parent].format).then_some((at, parent))
+        });
+        let Some((child, parent)) = differing else {
+            return;
+        };
+        tables[child].format = RowFormat::Text;
+        tables[parent].format = RowFormat::Text;
+    }
+}
+
+/// Columns of a row by their place in it, with how they compare.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct KeyColumns {
+    places: Vec<usize>,
+    types: Vec<KeyType>,
 }
 
 /// What the router does with the rows of one table.
@@ -152,16 +150,25 @@ struct Route {
     format: RowFormat,
     /// Where the row's customer is told: its own key (root), or the key of its parent in a map.
     told_by: Option<(KeyColumns, Option<usize>)>,
-    /// The keys by which children refer to this table.
+    /// The keys by which children refer to this table, and their maps.
     published: Vec<(KeyColumns, usize)>,
-    /// Places of all these columns, and the last of them.
+    /// How many of a row's first fields hold all these columns.
     needed: usize,
 }
 
-/// Routes the rows of the owned tables, which must be read in the order of the scope.
+/// Where customers go.
+#[derive(Debug)]
+enum Choice {
+    ByHash,
+    /// Partition 0 for these customers; all others are as good as none.
+    Only(HashSet<Key>),
+}
+
+/// Routes the rows of owned tables, which must be read in the given order: parents before children.
 #[derive(Debug)]
 pub struct Router {
     partitions: u16,
+    choice: Choice,
     routes: Vec<Route>,
     maps: Vec<KeyMap>,
     /// For each map the last table that asks it.
@@ -169,43 +176,44 @@ pub struct Router {
 }
 
 impl Router {
-    /// `partitions` is also the number of the partition for rows that reach no customer.
-    pub fn new(scope: &Scope, partitions: u16) -> Self {
-        let formats = formats(scope);
-        let mut ids: Vec<(TableName, Vec<String>)> = Vec::new();
+    /// Spreads customers over partitions; `partitions` is also the number for rows that reach no customer.
+    pub fn new(tables: &[Routed], root_key: &str, partitions: u16) -> Self {
+        Self::with(tables, root_key, (partitions, Choice::ByHash))
+    }
+
+    /// Finds the rows of some customers: they are routed to 0, every other row to 1.
+    pub fn only(tables: &[Routed], root_key: &str, customers: HashSet<Key>) -> Self {
+        Self::with(tables, root_key, (1, Choice::Only(customers)))
+    }
+
+    fn with(tables: &[Routed], root_key: &str, (partitions, choice): (u16, Choice)) -> Self {
+        let mut wanted: Vec<(&StoredName, &[String])> = Vec::new();
         let mut last_use = Vec::new();
-        for (at, owned) in scope.owned.iter().enumerate() {
-            if let Some(key) = owned.path.first() {
-                let wanted = (key.referenced.clone(), key.referenced_columns.clone());
-                match ids.iter().position(|id| *id == wanted) {
-                    Some(known) => last_use[known] = at,
-                    None => {
-                        ids.push(wanted);
-                        last_use.push(at);
-                    }
-                }
+        for (at, parent) in tables.iter().enumerate() {
+            let Some(parent) = &parent.parent else {
+                continue;
+            };
+            let key = (&parent.referenced, parent.referenced_columns.as_slice());
+            if let Some(known) = wanted.iter().position(|it| *it == key) {
+                last_use[known] = at;
+            } else {
+                wanted.push(key);
+                last_use.push(at);
             }
         }
-        let routes = scope
-            .owned
-            .iter()
-            .zip(formats)
-            .map(|(owned, format)| Route::of(scope, owned, format, &ids))
-            .collect();
         Self {
             partitions,
-            routes,
-            maps: ids.iter().map(|_| KeyMap::default()).collect(),
+            choice,
+            routes: tables
+                .iter()
+                .map(|table| Route::of(table, root_key, &wanted))
+                .collect(),
+            maps: wanted.iter().map(|_| KeyMap::default()).collect(),
             last_use,
         }
     }
 
-    /// The format in which the table must be read: its own, or text where keys could not be followed otherwise.
-    pub fn format(&self, table: usize) -> RowFormat {
-        self.routes[table].format
-    }
-
-    /// The partition of a row of the `table`-th owned table.
+    /// The partition of a row of the `table`-th table.
     pub fn route(&mut self, table: usize, row: &[u8]) -> Result<u16, RowError> {
         let route = &self.routes[table];
         let found: Vec<Field<'_>> = fields(row, route.format)
@@ -220,9 +228,10 @@ impl Router {
             Key::of(&values, &columns.types, route.format)
         };
         let partition = match &route.told_by {
-            Some((columns, map)) => key_in(columns)?.and_then(|key| match map {
-                Some(map) => self.maps[*map].get(key),
-                None => Some(key.partition(self.partitions)),
+            Some((columns, map)) => key_in(columns)?.and_then(|key| match (map, &self.choice) {
+                (Some(map), _) => self.maps[*map].get(key),
+                (None, Choice::ByHash) => Some(key.partition(self.partitions)),
+                (None, Choice::Only(customers)) => customers.contains(&key).then_some(0),
             }),
             None => None,
         };
@@ -246,27 +255,20 @@ impl Router {
 }
 
 impl Route {
-    fn of(
-        scope: &Scope,
-        owned: &OwnedTable,
-        format: RowFormat,
-        maps: &[(TableName, Vec<String>)],
-    ) -> Self {
-        let told_by = match owned.path.first() {
-            None => KeyColumns::of(owned, std::slice::from_ref(&scope.root_key))
-                .map(|columns| (columns, None)),
-            Some(key) => KeyColumns::of(owned, &key.columns).and_then(|columns| {
-                let map = maps.iter().position(|(table, columns)| {
-                    *table == key.referenced && *columns == key.referenced_columns
-                })?;
-                Some((columns, Some(map)))
+    fn of(table: &Routed, root_key: &str, maps: &[(&StoredName, &[String])]) -> Self {
+        let told_by = match &table.parent {
+            None => table.key(&[root_key.to_owned()]).map(|key| (key, None)),
+            Some(parent) => table.key(&parent.columns).and_then(|key| {
+                let wanted = (&parent.referenced, parent.referenced_columns.as_slice());
+                let map = maps.iter().position(|it| *it == wanted)?;
+                Some((key, Some(map)))
             }),
         };
         let published: Vec<(KeyColumns, usize)> = maps
             .iter()
             .enumerate()
-            .filter(|(_, (table, _))| *table == owned.table.name)
-            .filter_map(|(map, (_, columns))| Some((KeyColumns::of(owned, columns)?, map)))
+            .filter(|(_, (name, _))| **name == table.name)
+            .filter_map(|(map, (_, columns))| Some((table.key(columns)?, map)))
             .collect();
         let needed = told_by
             .iter()
@@ -276,41 +278,10 @@ impl Route {
             .max()
             .map_or(0, |last| last + 1);
         Self {
-            format,
+            format: table.format,
             told_by,
             published,
             needed,
-        }
-    }
-}
-
-/// Keys of types that we cannot compare across formats are followed only where parent and child come in the same one.
-fn formats(scope: &Scope) -> Vec<RowFormat> {
-    let mut formats: Vec<RowFormat> = scope.owned.iter().map(|owned| owned.format).collect();
-    let exact = |owned: &OwnedTable, columns: &[String]| {
-        KeyColumns::of(owned, columns).is_some_and(|key| key.types.contains(&KeyType::Exact))
-    };
-    loop {
-        let mut changed = false;
-        for (at, owned) in scope.owned.iter().enumerate() {
-            let Some(key) = owned.path.first() else {
-                continue;
-            };
-            let Some(parent) = scope
-                .owned
-                .iter()
-                .position(|other| other.table.name == key.referenced)
-            else {
-                continue;
-            };
-            if formats[at] != formats[parent] && exact(owned, &key.columns) {
-                formats[at] = RowFormat::Text;
-                formats[parent] = RowFormat::Text;
-                changed = true;
-            }
-        }
-        if !changed {
-            return formats;
         }
     }
 }

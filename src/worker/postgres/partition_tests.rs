@@ -1,52 +1,9 @@
 //! Tests of `partition.rs`.
 
-use std::collections::BTreeMap;
-
 use bytes::BufMut;
-use proptest::prelude::*;
 
 use super::*;
-use crate::worker::postgres::model::{Column, ForeignKey, Table, TableKind};
-
-proptest! {
-    #[test]
-    fn the_map_knows_what_was_put_into_it_whatever_the_order_and_density(
-        keys in prop::collection::vec(prop_oneof![
-            4 => -2000_i64..2000,
-            1 => any::<i64>(),
-            1 => prop::sample::select(vec![i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 0]),
-            2 => (0_i64..200_000).prop_map(|n| 5_000_000 - n),
-        ], 0..80),
-    ) {
-        let mut map = KeyMap::default();
-        let mut model = BTreeMap::new();
-        for (n, key) in keys.iter().enumerate() {
-            let partition = u16::try_from(n % 1000).unwrap();
-            map.insert(Key::Integer(*key), partition);
-            model.insert(*key, partition);
-        }
-        for key in keys.iter().flat_map(|key| [key.saturating_sub(1), *key, key.saturating_add(1)]) {
-            prop_assert_eq!(map.get(Key::Integer(key)), model.get(&key).copied());
-        }
-        prop_assert_eq!(map.get(Key::Hash([1; 16])), None);
-    }
-}
-
-#[test]
-fn dense_keys_take_two_bytes_each_and_sparse_ones_leave_the_array() {
-    let mut map = KeyMap::default();
-    for key in 1..=500_000 {
-        map.insert(Key::Integer(key), 3);
-    }
-    let KeyMap::Dense { slots, .. } = &map else {
-        panic!("dense keys belong into the array");
-    };
-    assert_eq!(slots.len(), 500_000);
-    map.insert(Key::Integer(1 << 60), 4);
-    assert!(matches!(&map, KeyMap::Sparse(map) if map.len() == 500_001));
-    assert_eq!(map.get(Key::Integer(77)), Some(3));
-    assert_eq!(map.get(Key::Integer(1 << 60)), Some(4));
-}
+use crate::worker::postgres::model::{Column, ForeignKey, OwnedTable, TableKind};
 
 #[test]
 fn partitions_follow_the_size_of_the_data_within_bounds() {
@@ -188,7 +145,7 @@ fn crm() -> Scope {
 
 #[test]
 fn a_row_goes_where_its_customer_went_however_many_hops_away() {
-    let mut router = Router::new(&crm(), 64);
+    let mut router = Router::new(&Routed::of_scope(&crm()), "id", 64);
     for customer in 1_i64..=50 {
         let code = format!("c{customer}");
         let row = binary(&[Some(&customer.to_be_bytes()), Some(code.as_bytes())]);
@@ -214,7 +171,7 @@ fn a_row_goes_where_its_customer_went_however_many_hops_away() {
 
 #[test]
 fn rows_that_reach_no_customer_have_a_partition_of_their_own_and_so_have_their_children() {
-    let mut router = Router::new(&crm(), 8);
+    let mut router = Router::new(&Routed::of_scope(&crm()), "id", 8);
     router
         .route(0, &binary(&[Some(&1_i64.to_be_bytes()), None]))
         .unwrap();
@@ -255,17 +212,37 @@ fn keys_that_cannot_be_compared_across_formats_are_read_as_text_on_both_sides() 
         "since",
         "id",
     );
-    let router = Router::new(&scope(vec![account.clone(), deal.clone(), line]), 4);
-    for table in 0..3 {
-        assert_eq!(router.format(table), RowFormat::Text);
-    }
-    let router = Router::new(&scope(vec![account, deal]), 4);
-    assert_eq!(router.format(0), RowFormat::Binary);
+    let routed = Routed::of_scope(&scope(vec![account.clone(), deal.clone(), line]));
+    assert!(routed.iter().all(|table| table.format == RowFormat::Text));
+    let routed = Routed::of_scope(&scope(vec![account, deal]));
+    assert!(routed.iter().all(|table| table.format == RowFormat::Binary));
+}
+
+#[test]
+fn a_restore_finds_the_rows_of_its_customers_and_no_others() {
+    let tables = Routed::of_scope(&crm());
+    let stored: Vec<Routed> =
+        serde_json::from_str(&serde_json::to_string(&tables).unwrap()).unwrap();
+    assert_eq!(stored, tables);
+    let wanted = HashSet::from([Key::Integer(2)]);
+    let mut router = Router::only(&stored, "id", wanted);
+    let mut account = |id: i64| {
+        let row = binary(&[Some(&id.to_be_bytes()), None]);
+        router.route(0, &row).unwrap()
+    };
+    assert_eq!([account(1), account(2), account(3)], [1, 0, 1]);
+    let mut deal = |id: i32, account: i64| {
+        let row = binary(&[Some(&id.to_be_bytes()), Some(&account.to_be_bytes())]);
+        router.route(1, &row).unwrap()
+    };
+    assert_eq!([deal(10, 1), deal(20, 2), deal(40, 4)], [1, 0, 1]);
+    assert_eq!(router.route(2, b"1\tx\t20\n").unwrap(), 0);
+    assert_eq!(router.route(2, b"1\tx\t40\n").unwrap(), 1);
 }
 
 #[test]
 fn a_row_too_short_for_its_key_is_an_error() {
-    let mut router = Router::new(&crm(), 4);
+    let mut router = Router::new(&Routed::of_scope(&crm()), "id", 4);
     assert!(router.route(0, &binary(&[])).is_err());
     assert!(router.route(0, b"").is_err());
     assert!(router.route(2, b"1\n").is_err());
