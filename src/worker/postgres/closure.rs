@@ -240,7 +240,10 @@ async fn lock_parents(
     transaction
         .batch_execute(&lock)
         .await
-        .map_err(Error::database(format!("lock the rows that {} refers to", key.name)))
+        .map_err(Error::database(format!(
+            "lock the rows that {} refers to",
+            key.name
+        )))
 }
 
 async fn orphans(
@@ -276,7 +279,10 @@ async fn doubles(
     extent: &Extent<'_>,
 ) -> Result<Vec<Violation>, Error> {
     // What the target enforces counts, and that is in the target's catalogue.
-    let table = catalog.tables.get(&extent.table.name).unwrap_or(extent.table);
+    let table = catalog
+        .tables
+        .get(&extent.table.name)
+        .unwrap_or(extent.table);
     let key = table
         .primary_key_deferrable
         .then_some(("primary key", &table.primary_key));
@@ -312,7 +318,10 @@ async fn count(
 ) -> Result<Option<Violation>, Error> {
     let table = &extent.table.name;
     let rows: i64 = transaction
-        .query_one(&format!("select count(*) {} and {broken}", extent.from), &[])
+        .query_one(
+            &format!("select count(*) {} and {broken}", extent.from),
+            &[],
+        )
         .await
         .and_then(|row| row.try_get(0))
         .map_err(Error::database(format!("prove {constraint} of {table}")))?;

@@ -257,7 +257,11 @@ mod tests {
         digest
     }
 
-    fn located(original: &BTreeMap<u16, u8>, copy: &BTreeMap<u16, u8>, limit: usize) -> Vec<Difference> {
+    fn located(
+        original: &BTreeMap<u16, u8>,
+        copy: &BTreeMap<u16, u8>,
+        limit: usize,
+    ) -> Vec<Difference> {
         match digest(original, limit).locate(&digest(copy, limit)) {
             Located::Keys(keys) => keys,
             Located::Bands(bands) => bands
@@ -276,7 +280,10 @@ mod tests {
         }
     }
 
-    fn expected(original: &BTreeMap<u16, u8>, copy: &BTreeMap<u16, u8>) -> BTreeMap<Vec<u8>, Class> {
+    fn expected(
+        original: &BTreeMap<u16, u8>,
+        copy: &BTreeMap<u16, u8>,
+    ) -> BTreeMap<Vec<u8>, Class> {
         let keys = original.keys().chain(copy.keys());
         keys.filter_map(|key| {
             let class = match (original.get(key), copy.get(key)) {

@@ -321,7 +321,9 @@ impl<'a> Bringing<'a> {
 
     async fn copy(&self, change: &Change<'_>) -> Result<(), Error> {
         let (table, shape) = (change.portion.table, change.portion.shape);
-        let select = change.wanted.select_rows(&[Class::Missing, Class::Different]);
+        let select = change
+            .wanted
+            .select_rows(&[Class::Missing, Class::Different]);
         let name = change.portion.name();
         let mut rows = Rows::select(self.source, &select, shape.format, &name).await?;
         self.landing.receive(&mut rows, (table, shape)).await?;
@@ -352,8 +354,7 @@ impl<'a> Bringing<'a> {
         let mut violations: Vec<Violation> = Vec::new();
         for change in changes {
             let catalogue = (self.scope, self.catalog);
-            violations
-                .extend(closure::of_difference(self.landing, catalogue, &change.keys).await?);
+            violations.extend(closure::of_difference(self.landing, catalogue, &change.keys).await?);
         }
         closure::refuse(&violations)
     }

@@ -98,7 +98,10 @@ impl KeyTable {
             self.columns(""),
             format.copy_options()
         );
-        let sink = transaction.copy_in::<_, Bytes>(&copy).await.map_err(noted())?;
+        let sink = transaction
+            .copy_in::<_, Bytes>(&copy)
+            .await
+            .map_err(noted())?;
         let mut batches = Batches::new(sink, &self.of);
         batches.push(head(format)).await?;
         for difference in differences {
@@ -248,7 +251,10 @@ pub async fn write_lines(
 ) -> Result<(), Error> {
     let failed = || Error::database("read keys for the evidence file");
     let none: [i32; 0] = [];
-    let rows: RowStream = transaction.query_raw(select, none).await.map_err(failed())?;
+    let rows: RowStream = transaction
+        .query_raw(select, none)
+        .await
+        .map_err(failed())?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.try_next().await.map_err(failed())? {
         let line: String = row.try_get(0).map_err(failed())?;

@@ -55,7 +55,9 @@ impl<'s> Landing<'s> {
         transaction
             .batch_execute("set local session_replication_role = replica")
             .await
-            .map_err(Error::database("switch off the users' triggers for a landing"))?;
+            .map_err(Error::database(
+                "switch off the users' triggers for a landing",
+            ))?;
         Ok(Self { transaction })
     }
 

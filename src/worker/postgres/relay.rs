@@ -68,7 +68,10 @@ impl Rows {
         what: &str,
     ) -> Result<Self, Error> {
         let pieces = transaction
-            .copy_out(&format!("copy ({select}) to stdout {}", format.copy_options()))
+            .copy_out(&format!(
+                "copy ({select}) to stdout {}",
+                format.copy_options()
+            ))
             .await
             .map_err(Error::database(format!("read {what}")))?;
         Ok(Self::Server {

@@ -8,6 +8,9 @@ use super::identifier::TableName;
 use super::model::{Catalog, ForeignKey, OwnedTable, Scope, ScopedReference, Table};
 use crate::contract::{Dataset, Finding, Severity};
 
+/// Types with lower identifiers come with the server.
+const FIRST_USER_OID: u32 = 16384;
+
 /// The scope, or what stands against it, worst first.
 pub fn resolve(dataset: &Dataset, catalog: &Catalog) -> Result<Scope, Vec<Finding>> {
     let mut resolver = Resolver {
@@ -69,6 +72,9 @@ impl<'a> Resolver<'a> {
         for table in scope.tables() {
             self.check_table(table);
         }
+        for owned in &scope.owned {
+            self.check_owner_key(owned);
+        }
         Some(scope)
     }
 
@@ -102,6 +108,13 @@ impl<'a> Resolver<'a> {
                 "RootKeyNotUnique",
                 &dataset.root_table,
                 "The root key alone must identify a customer: declare it as primary key, or unique and not null.",
+            );
+        }
+        if root.column(key).is_some_and(|column| column.type_oid >= FIRST_USER_OID) {
+            self.block(
+                "RootKeyType",
+                &dataset.root_table,
+                "The root key's type is not one of PostgreSQL's own; use a built-in type.",
             );
         }
         Some(root)
@@ -425,6 +438,30 @@ impl<'a> Resolver<'a> {
                 &object,
                 "The primary key contains a generated column, which cannot be copied; use a plain column.",
             );
+        }
+    }
+
+    /// The fence follows owner paths before a row is written, by operators that every server has.
+    fn check_owner_key(&mut self, owned: &OwnedTable) {
+        let Some(key) = owned.path.first() else {
+            return;
+        };
+        let columns = key.columns.iter().filter_map(|name| owned.table.column(name));
+        let object = owned.table.name.to_string();
+        for column in columns {
+            if column.generated {
+                let message = format!(
+                    "The foreign key {} that decides the customer contains a generated column; choose another one in dataset.owners.",
+                    key.name
+                );
+                self.block("OwnerKeyGenerated", &object, &message);
+            } else if !column.binary_safe {
+                let message = format!(
+                    "The foreign key {} that decides the customer has a column of type {}, which an extension defines; use a built-in type.",
+                    key.name, column.type_name
+                );
+                self.block("OwnerKeyType", &object, &message);
+            }
         }
     }
 
