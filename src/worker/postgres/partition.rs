@@ -2,7 +2,7 @@
 //! Used by Backup while it reads, and by a restore to find the partitions that hold given customers. No SQL, no IO.
 //! Must not guess: a row whose parent is not known belongs to no customer and is told apart, never dropped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
