@@ -2,4 +2,5 @@
 
 mod base;
 mod fence;
+mod moving;
 mod server;

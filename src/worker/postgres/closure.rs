@@ -133,6 +133,8 @@ pub async fn of_whole_tables(
     let concerned = catalog
         .foreign_keys
         .iter()
+        // Where the database itself never vouched for all rows, only our own can be judged, by `of_entry`.
+        .filter(|key| key.validated)
         .filter(|key| scope.contains(&key.table) || scope.contains(&key.referenced));
     for key in concerned {
         let Some(child) = catalog.tables.get(&key.table) else {

@@ -2,7 +2,7 @@
 //! Called by Copy and Cutover (cohort rows, reference rows), Return and Reopen.
 //! Must not trust what it wrote: the copy is read back before the commit, by the code that compares, not by the code that copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::try_join;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    async fn open(&self, portion: &Portion<'_>) -> Result<Rows, Error> {
+    pub async fn open(&self, portion: &Portion<'_>) -> Result<Rows, Error> {
         match self {
             Self::Database(transaction) => {
                 let format = portion.shape.format;
@@ -211,13 +211,12 @@ struct Change<'p> {
 }
 
 /// Whether rows of the copy that the original does not have are taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extra {
     Remove,
-    /// Rows that others still refer to stay: a shared row that one side dropped may be in use on the other.
-    KeepReferenced,
-    /// All of them stay: the copy had rows of its own before.
-    Keep,
+    /// Rows that others still refer to stay: a shared row that one side dropped may be in use on the other. In tables where the copy
+    /// had rows of its own before the migration, all of them stay.
+    KeepUsed { own: BTreeSet<String> },
 }
 
 /// Makes the landing's rows equal to the source's: compares, removes, copies, reads back.
@@ -228,6 +227,8 @@ pub struct Bringing<'a> {
     /// Of the landing's side.
     pub catalog: &'a Catalog,
     pub extra: Extra,
+    /// What the landing's side must hold before anything is brought, by table: a difference to it is a stranger's write.
+    pub expected: Option<&'a BTreeMap<String, Sum>>,
 }
 
 impl<'a> Bringing<'a> {
@@ -241,6 +242,7 @@ impl<'a> Bringing<'a> {
         let mut changes = Vec::new();
         for (number, portion) in portions.iter().enumerate() {
             let digests = self.survey(portion, restore.as_deref_mut()).await?;
+            self.refuse_strangers(portion, digests.1.total())?;
             brought.tables.insert(portion.name(), digests.0.total());
             if !digests.0.agrees_with(&digests.1) {
                 let (change, counts) = self.change(portion, number, &digests).await?;
@@ -282,6 +284,18 @@ impl<'a> Bringing<'a> {
         Ok(digests)
     }
 
+    /// Repairing a stranger's write in silence would hide that somebody writes past the fence.
+    fn refuse_strangers(&self, portion: &Portion<'_>, found: Sum) -> Result<(), Error> {
+        match self.expected {
+            Some(expected) if expected.get(&portion.name()) != Some(&found) => {
+                Err(Error::CopyDiffers {
+                    table: portion.name(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn change<'p>(
         &self,
         portion: &'p Portion<'p>,
@@ -307,10 +321,10 @@ impl<'a> Bringing<'a> {
         let name = &change.portion.table.name;
         let replaced = change.keys.delete_rows(&[Class::Different]);
         self.landing.remove(name, &replaced).await?;
-        let delete = match self.extra {
-            Extra::Keep => return Ok(()),
+        let delete = match &self.extra {
+            Extra::KeepUsed { own } if own.contains(&name.to_string()) => return Ok(()),
             Extra::Remove => change.keys.delete_rows(&[Class::Extra]),
-            Extra::KeepReferenced => format!(
+            Extra::KeepUsed { .. } => format!(
                 "{} and {}",
                 change.keys.delete_rows(&[Class::Extra]),
                 closure::unreferenced(self.catalog, name)

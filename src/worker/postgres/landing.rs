@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use tokio_postgres::{IsolationLevel, Transaction};
 
+use super::fence;
 use super::identifier::TableName;
 use super::ledger::Ownership;
 use super::model::Table;
@@ -63,15 +64,7 @@ impl<'s> Landing<'s> {
 
     /// From here on the landing writes rows of this entry; the fence compares the epoch.
     pub async fn pass(&self, ownership: &Ownership) -> Result<(), Error> {
-        let pass = format!("{}:{}", ownership.entry, ownership.epoch);
-        self.transaction
-            .query_one(
-                "select pg_catalog.set_config('godwit.pass', $1, true)",
-                &[&pass],
-            )
-            .await
-            .map(drop)
-            .map_err(Error::database("pass the fence"))
+        fence::pass(&self.transaction, ownership.entry, ownership.epoch).await
     }
 
     /// Lands rows as they come.

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod model;
 pub mod partition;
 pub mod relay;
+pub mod remnant;
 pub mod restore;
 pub mod restore_point;
 pub mod routing_key;

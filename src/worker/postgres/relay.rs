@@ -81,6 +81,14 @@ impl Rows {
         })
     }
 
+    /// Passes everything on unseen.
+    pub async fn forward(&mut self, into: &mut Batches) -> Result<(), Error> {
+        while let Some(piece) = self.next().await? {
+            into.push(&piece).await?;
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Server { what, pieces } => pieces

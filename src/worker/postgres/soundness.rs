@@ -28,16 +28,28 @@ pub fn missing_constraints(scope: &Scope, source: &Catalog, target: &Catalog) ->
     }
     for table in scope.tables() {
         let Some(other) = target.tables.get(&table.name) else {
-            findings.push(finding("TableMissing", &table.name, "The target has no such table."));
+            findings.push(finding(
+                "TableMissing",
+                &table.name,
+                "The target has no such table.",
+            ));
             continue;
         };
         if other.primary_key != table.primary_key {
-            findings.push(constraint_finding("ConstraintMissing", &table.name, "primary key"));
+            findings.push(constraint_finding(
+                "ConstraintMissing",
+                &table.name,
+                "primary key",
+            ));
         }
         for unique in &table.uniques {
             let found = other.uniques.iter().any(|it| it.columns == unique.columns);
             if !found {
-                findings.push(constraint_finding("ConstraintMissing", &table.name, &unique.name));
+                findings.push(constraint_finding(
+                    "ConstraintMissing",
+                    &table.name,
+                    &unique.name,
+                ));
             }
         }
     }
@@ -115,7 +127,10 @@ async fn collides(
         .query_one(&sql, &[])
         .await
         .and_then(|row| row.try_get(0))
-        .map_err(Error::database(format!("compare the sequence {}", sequence.name)))
+        .map_err(Error::database(format!(
+            "compare the sequence {}",
+            sequence.name
+        )))
 }
 
 fn constraint_finding(code: &str, table: &TableName, name: &str) -> Finding {

@@ -159,7 +159,12 @@ impl<'j> Cohort<'j> {
     }
 
     /// Writes a bounded fact into the target's journal.
-    pub async fn note(&self, sides: &Sides, event: &str, detail: serde_json::Value) -> Result<(), Error> {
+    pub async fn note(
+        &self,
+        sides: &Sides,
+        event: &str,
+        detail: serde_json::Value,
+    ) -> Result<(), Error> {
         ledger::note(&*sides.target, self.job.attempt_key(), event, &detail).await
     }
 }

@@ -33,7 +33,11 @@ impl<'j> Evidence<'j> {
     }
 
     /// Every noted key of a table, with its class.
-    pub async fn keys(&mut self, transaction: &Transaction<'_>, keys: &KeyTable) -> Result<(), Error> {
+    pub async fn keys(
+        &mut self,
+        transaction: &Transaction<'_>,
+        keys: &KeyTable,
+    ) -> Result<(), Error> {
         let writer = self.writer()?;
         keys.write_evidence(transaction, writer).await
     }

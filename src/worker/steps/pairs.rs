@@ -89,7 +89,10 @@ async fn first_value(
 ) -> Result<Option<String>, tokio_postgres::Error> {
     // Prepared first: the extended protocol takes one statement only, so no COMMIT can follow a semicolon.
     transaction.prepare(query).await?;
-    let wrapped = format!("select * from ({}\n) as answer limit 1", query.trim_end().trim_end_matches(';'));
+    let wrapped = format!(
+        "select * from ({}\n) as answer limit 1",
+        query.trim_end().trim_end_matches(';')
+    );
     for message in transaction.simple_query(&wrapped).await? {
         if let SimpleQueryMessage::Row(row) = message {
             return Ok(row.get(0).map(ToOwned::to_owned));

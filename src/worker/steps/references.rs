@@ -8,6 +8,7 @@ use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger;
 use crate::worker::postgres::model::entry;
+use crate::worker::postgres::remnant::Found;
 use crate::worker::postgres::restore_point::RestoreWriter;
 
 use super::cohort::{Cohort, Sides};
@@ -25,6 +26,7 @@ pub async fn bring(
     if portions.is_empty() || ownership.owner == Owner::Target {
         return Ok(Brought::default());
     }
+    let found = Found::load(&*sides.target).await?;
     let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(&ownership).await?;
@@ -33,7 +35,10 @@ pub async fn bring(
         landing: &landing,
         scope: &cohort.scope,
         catalog: &cohort.target_catalog,
-        extra: Extra::KeepReferenced,
+        extra: Extra::KeepUsed {
+            own: found.with_rows(),
+        },
+        expected: None,
     };
     let brought = bringing.bring(&portions, restore).await?;
     landing.commit().await?;

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::cohort::{Cohort, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed};
+use super::cohort::{
+    Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed,
+};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::{pairs, resume, snapshot};
@@ -55,7 +57,9 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
         report.counts.insert(name.into(), signed(count));
     }
     report.findings = findings;
-    report.timings.insert("validate".into(), milliseconds(started));
+    report
+        .timings
+        .insert("validate".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -68,7 +72,9 @@ fn digest_of(expected: &BTreeMap<String, Sum>) -> Result<String, Error> {
 }
 
 /// What landed, by table: the sums of all chunks, or of the last difference brought, which covers them all.
-async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<String, Sum>, Error> {
+///
+/// A cohort that is not copied whole is refused: Cutover would have to bring it inside the pause.
+pub async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<String, Sum>, Error> {
     let key = (cohort.subject(), "copy", TOTAL_PART);
     if let Some(state) = ledger::checkpoint(&*sides.target, key).await? {
         let brought: Brought = serde_json::from_value(state).map_err(|source| Error::Json {
@@ -78,7 +84,11 @@ async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<String,
         return Ok(brought.tables);
     }
     let landed = finished(cohort, sides).await?;
-    if let Some(chunk) = chunks(cohort, sides).await?.iter().find(|chunk| !landed.contains_key(*chunk)) {
+    if let Some(chunk) = chunks(cohort, sides)
+        .await?
+        .iter()
+        .find(|chunk| **chunk != NEWBORN_CHUNK && !landed.contains_key(*chunk))
+    {
         return Err(Error::NotInLedger {
             what: format!("a copy of chunk {chunk}; Copy comes first"),
         });
@@ -113,7 +123,10 @@ async fn rows(
         copy: Origin::Database(&target),
     };
     let mut outcome = RowsCompared::default();
-    for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
+    for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry)
+        .iter()
+        .enumerate()
+    {
         let digests = compared.compare(portion, None).await?;
         let copied = digests.1.total();
         cohort.job.progress.advance(copied.rows);
@@ -122,7 +135,9 @@ async fn rows(
             continue;
         }
         let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
+        let counts = compared
+            .note(portion, &digests, &[(&target, &keys)])
+            .await?;
         if differs {
             evidence.keys(&target, &keys).await?;
             outcome.findings.push(blocker(
