@@ -7,6 +7,7 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 
 use super::postgres::row::RowError;
+use super::postgres::sandbox::SandboxError;
 use super::storage::StorageError;
 use crate::contract::{Finding, Severity, exit};
 
@@ -192,6 +193,11 @@ pub enum Error {
         #[from]
         source: StorageError,
     },
+    #[error("failed to provide the sandbox database")]
+    Sandbox {
+        #[from]
+        source: SandboxError,
+    },
     #[error("failed to read COPY data")]
     Rows {
         #[source]
@@ -243,6 +249,7 @@ impl Error {
             Self::Storage {
                 source: StorageError::Missing { .. },
             } => exit::INPUT_MISSING,
+            Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
             Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
@@ -251,6 +258,7 @@ impl Error {
             | Self::Program { .. }
             | Self::File { .. }
             | Self::Storage { .. }
+            | Self::Sandbox { .. }
             | Self::Rows { .. }
             | Self::RowsLost { .. }
             | Self::Json { .. } => exit::TRY_AGAIN,
@@ -287,6 +295,7 @@ impl Error {
             Self::Program { .. } => "ProgramFailed",
             Self::File { .. } => "FileFailed",
             Self::Storage { .. } => "StorageFailed",
+            Self::Sandbox { .. } => "SandboxFailed",
             Self::Rows { .. } => "RowsUnreadable",
             Self::RowsLost { .. } => "RowsLost",
             Self::CopyDiffers { .. } => "CopyDiffers",

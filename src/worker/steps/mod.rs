@@ -1,5 +1,7 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
+pub mod backup;
+pub mod check;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
@@ -19,4 +21,5 @@ pub mod select;
 mod selection;
 pub mod snapshot;
 pub mod validate;
+pub mod verify_backup;
 pub mod verify;
