@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use godwit::contract::{
-    self, Dataset, EvidenceRef, Finding, OwnerPath, Report, ReportResult, Severity, Side,
-    StepInput, Storage, Task, exit,
+    self, Dataset, EvidenceRef, Finding, OwnerPath, Report, ReportResult, Severity, Side, StepInput, Storage, Task,
+    exit,
 };
 use godwit::worker::postgres::manifest::Manifest;
 use godwit::worker::postgres::restore;
@@ -45,10 +45,7 @@ fn dataset() -> Dataset {
     Dataset {
         root_table: "public.account".into(),
         root_key: "id".into(),
-        owners: vec![OwnerPath {
-            table: "public.deal_contact".into(),
-            via: vec!["deal_id".into()],
-        }],
+        owners: vec![OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }],
         ..Dataset::default()
     }
 }
@@ -70,8 +67,7 @@ impl World {
             include: folder().unwrap(),
         };
         // The sandbox runs as another user when the test is root.
-        std::fs::set_permissions(world.scratch.path(), std::fs::Permissions::from_mode(0o711))
-            .unwrap();
+        std::fs::set_permissions(world.scratch.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         world
     }
 
@@ -93,12 +89,7 @@ impl World {
 
     async fn verify(&self, report: &Report) -> Result<Report, Error> {
         let backup = evidence(report);
-        let job = self.job(
-            Task::VerifyBackup {
-                backup: backup.clone(),
-            },
-            1,
-        );
+        let job = self.job(Task::VerifyBackup { backup: backup.clone() }, 1);
         steps::verify_backup::run(&job, &backup).await
     }
 
@@ -147,26 +138,16 @@ fn job(source: &str, storage: &Path, (scratch, include): (&Path, &Path), (task, 
         storage_credentials: Credentials::default(),
         termination_path: "/dev/null".into(),
     });
-    job.mounts = Mounts {
-        include: include.to_owned(),
-        scratch: scratch.to_owned(),
-    };
+    job.mounts = Mounts { include: include.to_owned(), scratch: scratch.to_owned() };
     job
 }
 
 fn evidence(report: &Report) -> EvidenceRef {
-    EvidenceRef {
-        uri: report.evidence_uri.clone().unwrap(),
-        digest: report.digest.clone().unwrap(),
-    }
+    EvidenceRef { uri: report.evidence_uri.clone().unwrap(), digest: report.digest.clone().unwrap() }
 }
 
 fn blockers(report: &Report) -> Vec<&Finding> {
-    report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Blocker)
-        .collect()
+    report.findings.iter().filter(|finding| finding.severity == Severity::Blocker).collect()
 }
 
 #[tokio::test]
@@ -178,11 +159,8 @@ async fn a_backup_of_every_kind_of_table_passes_its_test_restore() {
     let report = world.back_up(1).await.unwrap();
     assert_eq!(report.result, ReportResult::Pass);
     let manifest = world.manifest(&report);
-    let rows: BTreeMap<String, u64> = manifest
-        .tables
-        .iter()
-        .map(|table| (table.name().to_string(), table.sum.rows))
-        .collect();
+    let rows: BTreeMap<String, u64> =
+        manifest.tables.iter().map(|table| (table.name().to_string(), table.sum.rows)).collect();
     assert_eq!(rows["public.account"], 100);
     assert_eq!(rows["public.currency"], 2);
     assert_eq!(rows["public.Activity Log"], 200);
@@ -201,25 +179,12 @@ async fn a_backup_of_every_kind_of_table_passes_its_test_restore() {
 async fn rows_that_reach_no_customer_are_kept_apart_and_reported() {
     let world = World::hostile();
     let report = world.back_up(1).await.unwrap();
-    let warned: Vec<(&str, &str)> = report
-        .findings
-        .iter()
-        .map(|finding| (finding.code.as_str(), finding.object.as_str()))
-        .collect();
-    assert_eq!(
-        warned,
-        [
-            ("RowsWithoutCustomer", "public.note"),
-            ("RowsWithoutCustomer", "public.attachment")
-        ]
-    );
+    let warned: Vec<(&str, &str)> =
+        report.findings.iter().map(|finding| (finding.code.as_str(), finding.object.as_str())).collect();
+    assert_eq!(warned, [("RowsWithoutCustomer", "public.note"), ("RowsWithoutCustomer", "public.attachment")]);
     assert_eq!(report.counts["rowsWithoutCustomer"], 20);
     let manifest = world.manifest(&report);
-    let note = manifest
-        .tables
-        .iter()
-        .find(|table| table.name().name == "note")
-        .unwrap();
+    let note = manifest.tables.iter().find(|table| table.name().name == "note").unwrap();
     assert_eq!((note.sum.rows, note.without_customer), (100, 10));
     let unowned = note.files.last().unwrap();
     assert!(unowned.file.path.ends_with("/public.note/unowned.copy"));
@@ -231,11 +196,7 @@ async fn verdict_after(damage: impl Fn(&mut Vec<u8>), table: &str) -> (String, R
     let world = World::new(CRM);
     let report = world.back_up(1).await.unwrap();
     let manifest = world.manifest(&report);
-    let backup = manifest
-        .tables
-        .iter()
-        .find(|it| it.name().to_string() == table)
-        .unwrap();
+    let backup = manifest.tables.iter().find(|it| it.name().to_string() == table).unwrap();
     let stored = backup.files[0].file.path.clone();
     let path = world.path(&stored);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -247,9 +208,8 @@ async fn verdict_after(damage: impl Fn(&mut Vec<u8>), table: &str) -> (String, R
 fn names_table_and_file(report: &Report, table: &str, file: &str) {
     assert_eq!(report.result, ReportResult::Fail);
     let found = blockers(report);
-    let damaged = found
-        .iter()
-        .find(|finding| finding.code == "BackupFileDamaged" || finding.code == "BackupFileMissing");
+    let damaged =
+        found.iter().find(|finding| finding.code == "BackupFileDamaged" || finding.code == "BackupFileMissing");
     let finding = damaged.unwrap_or_else(|| panic!("{found:?}"));
     assert_eq!(finding.object, table);
     assert!(finding.message.contains(file), "{}", finding.message);
@@ -277,8 +237,7 @@ async fn one_changed_byte_in_a_length_fails_the_test_restore() {
 
 #[tokio::test]
 async fn a_truncated_file_fails_the_test_restore() {
-    let (file, report) =
-        verdict_after(|bytes| bytes.truncate(bytes.len() / 2), "public.deal").await;
+    let (file, report) = verdict_after(|bytes| bytes.truncate(bytes.len() / 2), "public.deal").await;
     names_table_and_file(&report, "public.deal", &file);
 }
 
@@ -297,10 +256,7 @@ async fn two_files_with_their_contents_exchanged_fail_the_test_restore() {
     std::fs::rename(&two, &one).unwrap();
     std::fs::rename(&aside, &two).unwrap();
     let report = world.verify(&report).await.unwrap();
-    let objects: HashSet<&str> = blockers(&report)
-        .iter()
-        .map(|finding| finding.object.as_str())
-        .collect();
+    let objects: HashSet<&str> = blockers(&report).iter().map(|finding| finding.object.as_str()).collect();
     assert!(objects.contains("public.deal") && objects.contains("public.line_item"));
 }
 
@@ -353,10 +309,7 @@ async fn a_damaged_schema_file_is_named_together_with_damaged_data() {
     std::fs::remove_file(world.path(&manifest.tables[0].files[0].file.path)).unwrap();
     let report = world.verify(&report).await.unwrap();
     assert_eq!(report.result, ReportResult::Fail);
-    let found: HashSet<&str> = blockers(&report)
-        .iter()
-        .map(|finding| finding.object.as_str())
-        .collect();
+    let found: HashSet<&str> = blockers(&report).iter().map(|finding| finding.object.as_str()).collect();
     assert_eq!(found, HashSet::from([schema.as_str(), "public.account"]));
 }
 
@@ -381,10 +334,9 @@ async fn a_constraint_that_the_restored_rows_break_fails_the_test_restore() {
 #[tokio::test]
 async fn writes_during_the_backup_do_not_break_its_consistency() {
     let world = World::new(CRM);
-    world.pair.psql(
-        Side::Source,
-        "insert into contact (account_id) select 1 + i % 100 from generate_series(1, 30000) i",
-    );
+    world
+        .pair
+        .psql(Side::Source, "insert into contact (account_id) select 1 + i % 100 from generate_series(1, 30000) i");
     let writer = world.pair.application(Side::Source, "postgres").await;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -457,9 +409,8 @@ async fn includes_are_copied_and_a_missing_one_is_missing_input() {
     assert_eq!(blockers(&verified)[0].object, include.files[0].path);
 
     for (name, code) in [("workflows", exit::INPUT_MISSING), ("../config", exit::MISCONFIGURED)] {
-        let error = steps::backup::run(&world.job(Task::Backup { includes: vec![] }, 2), &[name.to_owned()])
-            .await
-            .unwrap_err();
+        let error =
+            steps::backup::run(&world.job(Task::Backup { includes: vec![] }, 2), &[name.to_owned()]).await.unwrap_err();
         assert_eq!(error.exit_code(), code);
     }
 }
@@ -508,11 +459,8 @@ async fn a_backup_killed_in_the_middle_leaves_nothing_that_looks_complete() {
     let report = world.back_up(2).await.unwrap();
     let verified = world.verify(&report).await.unwrap();
     assert_eq!(verified.result, ReportResult::Pass);
-    let of_first: Vec<String> = world
-        .stored_files()
-        .into_iter()
-        .filter(|path| path.contains("/1/") && path.ends_with(".copy"))
-        .collect();
+    let of_first: Vec<String> =
+        world.stored_files().into_iter().filter(|path| path.contains("/1/") && path.ends_with(".copy")).collect();
     assert_eq!(of_first, Vec::<String>::new(), "the killed attempt's files are removed");
 }
 
@@ -527,11 +475,9 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
     let report = world.back_up(1).await.unwrap();
     let manifest = world.manifest(&report);
     assert!(manifest.partitions > 2, "{}", manifest.partitions);
-    let storage = storage::Storage::open(
-        &Storage::Path(world.storage.path().to_str().unwrap().into()),
-        &Credentials::default(),
-    )
-    .unwrap();
+    let storage =
+        storage::Storage::open(&Storage::Path(world.storage.path().to_str().unwrap().into()), &Credentials::default())
+            .unwrap();
     let mut session = world.pair.session(Side::Source).await;
     let contents = "select md5(string_agg(t, ',' order by t)) from (
         select 'a' || a::text as t from public.account a where id = 42
@@ -543,9 +489,7 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
     let all = session.number("count", lines).await.unwrap();
 
     let transaction = session.transaction().await.unwrap();
-    let keys = restore::customers(&transaction, &manifest, "select 42::bigint")
-        .await
-        .unwrap();
+    let keys = restore::customers(&transaction, &manifest, "select 42::bigint").await.unwrap();
     let partition = keys.iter().next().unwrap().partition(manifest.partitions);
     // Whatever the restore does not need is gone.
     for table in &manifest.tables {
@@ -559,14 +503,9 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
         )
         .await
         .unwrap();
-    let restored = restore::restore_customers(&transaction, (&storage, &manifest), keys)
-        .await
-        .unwrap();
+    let restored = restore::restore_customers(&transaction, (&storage, &manifest), keys).await.unwrap();
     transaction.commit().await.unwrap();
-    let rows: BTreeMap<String, u64> = restored
-        .iter()
-        .map(|(table, sum)| (table.name.clone(), sum.rows))
-        .collect();
+    let rows: BTreeMap<String, u64> = restored.iter().map(|(table, sum)| (table.name.clone(), sum.rows)).collect();
     assert_eq!((rows["account"], rows["contact"], rows["deal"]), (1, 3, 2));
     let after: String = session.query_one(contents, &[]).await.unwrap().get(0);
     assert_eq!(after, before);
@@ -591,13 +530,8 @@ async fn a_restore_from_a_damaged_partition_is_refused() {
     let mut session = world.pair.session(Side::Source).await;
     let transaction = session.transaction().await.unwrap();
     let keys = restore::customers(&transaction, &manifest, "select 7::bigint").await.unwrap();
-    transaction
-        .batch_execute("delete from public.account where id = 7")
-        .await
-        .unwrap();
-    let error = restore::restore_customers(&transaction, (&storage, &manifest), keys)
-        .await
-        .unwrap_err();
+    transaction.batch_execute("delete from public.account where id = 7").await.unwrap();
+    let error = restore::restore_customers(&transaction, (&storage, &manifest), keys).await.unwrap_err();
     assert_eq!(error.exit_code(), exit::DATA_DIFFERS);
     assert_eq!(error.findings()[0].object, "public.deal");
 }

@@ -4,7 +4,7 @@ mod backup;
 mod base;
 mod fence;
 mod job;
+mod moving;
 mod prepare;
 mod select;
-mod moving;
 mod server;

@@ -39,12 +39,7 @@ pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     let includes = find_includes(&job.mounts.include, includes)?;
     let session = job.reader(Side::Source).await?;
     let snapshot = Snapshot::take(job, &session).await?;
-    let backup = Backup {
-        job,
-        storage,
-        session,
-        folder: format!("{attempt}/{}", snapshot.run),
-    };
+    let backup = Backup { job, storage, session, folder: format!("{attempt}/{}", snapshot.run) };
     let manifest = backup.write(snapshot, includes).await?;
     backup.prove_complete(&manifest).await?;
     let found = backup.publish(manifest, &attempt).await?;
@@ -82,9 +77,7 @@ impl Snapshot {
     async fn take(job: &Job, session: &Session) -> Result<Self, Error> {
         for _ in 0..LOCK_TRIES {
             let (_, expected) = job.scope(session).await?;
-            session
-                .run("begin the snapshot", "begin isolation level repeatable read read only")
-                .await?;
+            session.run("begin the snapshot", "begin isolation level repeatable read read only").await?;
             let names: Vec<String> = expected.tables().map(|table| table.name.sql()).collect();
             let lock = format!("lock table {} in access share mode", names.join(", "));
             match session.run("lock the tables of the dataset", &lock).await {
@@ -101,9 +94,7 @@ impl Snapshot {
             }
             session.run("give the snapshot up", "rollback").await?;
         }
-        Err(Error::LockNotGranted {
-            what: "the tables of the dataset, which keep changing".into(),
-        })
+        Err(Error::LockNotGranted { what: "the tables of the dataset, which keep changing".into() })
     }
 
     async fn export(job: &Job, session: &Session) -> Result<Self, Error> {
@@ -117,22 +108,13 @@ impl Snapshot {
             .await
             .map_err(Error::database("take a snapshot of the source"))?;
         let (catalog, scope) = job.scope(session).await?;
-        Ok(Self {
-            catalog,
-            scope,
-            id: row.get(0),
-            taken_at: row.get(1),
-            run: row.get(2),
-        })
+        Ok(Self { catalog, scope, id: row.get(0), taken_at: row.get(1), run: row.get(2) })
     }
 }
 
 fn same_tables(one: &Scope, other: &Scope) -> bool {
     let shape = |scope: &Scope| -> Vec<_> {
-        scope
-            .tables()
-            .map(|table| (table.name.clone(), table.columns.clone(), table.partitions.clone()))
-            .collect()
+        scope.tables().map(|table| (table.name.clone(), table.columns.clone(), table.partitions.clone())).collect()
     };
     shape(one) == shape(other)
 }
@@ -146,16 +128,10 @@ struct Backup<'j> {
 }
 
 impl Backup<'_> {
-    async fn write(
-        &self,
-        snapshot: Snapshot,
-        includes: Vec<(String, Vec<PathBuf>)>,
-    ) -> Result<Manifest, Error> {
+    async fn write(&self, snapshot: Snapshot, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Manifest, Error> {
         let schema = self.write_schema(&snapshot).await?;
         let scope = &snapshot.scope;
-        self.job
-            .progress
-            .set_total(scope.tables().map(|table| table.estimated_rows).sum());
+        self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
         let largest = scope.owned.iter().map(|owned| owned.table.bytes).max();
         let partitions = partition_count(largest.unwrap_or(0));
         let mut tables = self.write_owned(scope, partitions).await?;
@@ -187,10 +163,7 @@ impl Backup<'_> {
         let dump = dump::whole_schema(uri, &snapshot.id, &self.job.mounts.scratch).await?;
         let roles = self
             .session
-            .query(
-                "select rolname::text from pg_catalog.pg_roles where rolname !~ '^pg_' order by 1",
-                &[],
-            )
+            .query("select rolname::text from pg_catalog.pg_roles where rolname !~ '^pg_' order by 1", &[])
             .await
             .map_err(Error::database("read the names of roles"))?;
         Ok(SchemaBackup {
@@ -213,9 +186,7 @@ impl Backup<'_> {
         for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
-            let files = self
-                .write_table(source, partitions + 1, |row| router.route(at, row))
-                .await?;
+            let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
             router.finish_table(at);
             tables.push(table_backup(routed, files, Some(partitions)));
         }
@@ -252,19 +223,11 @@ impl Backup<'_> {
         let stored = spool.store(&self.storage, named).await?;
         Ok(stored
             .into_iter()
-            .map(|part| PartitionFile {
-                partition: part.partition,
-                sum: part.sum,
-                file: part.file,
-            })
+            .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
             .collect())
     }
 
-    async fn read_sequences(
-        &self,
-        scope: &Scope,
-        catalog: &Catalog,
-    ) -> Result<Vec<SequenceBackup>, Error> {
+    async fn read_sequences(&self, scope: &Scope, catalog: &Catalog) -> Result<Vec<SequenceBackup>, Error> {
         let mut sequences = Vec::new();
         for sequence in scope.sequences(catalog) {
             let state = sequence::read(&*self.session, &sequence.name).await?;
@@ -278,10 +241,7 @@ impl Backup<'_> {
         Ok(sequences)
     }
 
-    async fn write_includes(
-        &self,
-        includes: Vec<(String, Vec<PathBuf>)>,
-    ) -> Result<Vec<IncludeBackup>, Error> {
+    async fn write_includes(&self, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Vec<IncludeBackup>, Error> {
         let mut stored = Vec::new();
         for (name, paths) in includes {
             let mut files = Vec::new();
@@ -301,9 +261,7 @@ impl Backup<'_> {
         let present: BTreeMap<String, u64> = listed.into_iter().collect();
         match manifest.files().find(|file| present.get(&file.path) != Some(&file.bytes)) {
             None => Ok(()),
-            Some(_) => Err(Error::NewerAttempt {
-                subject: format!("the backup of {}", self.job.input.migration.name),
-            }),
+            Some(_) => Err(Error::NewerAttempt { subject: format!("the backup of {}", self.job.input.migration.name) }),
         }
     }
 
@@ -330,8 +288,7 @@ impl Backup<'_> {
     async fn try_remove_leftovers(&self, published: &Manifest) -> Result<(), Error> {
         let root = migration_folder(self.job);
         let ours = self.job.input.attempt;
-        let kept: std::collections::BTreeSet<&str> =
-            published.files().map(|file| file.path.as_str()).collect();
+        let kept: std::collections::BTreeSet<&str> = published.files().map(|file| file.path.as_str()).collect();
         let files = self.storage.list(&root).await?;
         let attempt_of = |path: &str| -> Option<i64> {
             path.strip_prefix(&root)?.trim_start_matches('/').split('/').next()?.parse().ok()
@@ -339,7 +296,9 @@ impl Backup<'_> {
         let complete: std::collections::BTreeSet<i64> = files
             .iter()
             .filter(|(path, _)| path.ends_with("/manifest.json"))
-            .filter_map(|(path, _)| attempt_of(path).filter(|attempt| *path == manifest_path(&attempt_folder(self.job, *attempt))))
+            .filter_map(|(path, _)| {
+                attempt_of(path).filter(|attempt| *path == manifest_path(&attempt_folder(self.job, *attempt)))
+            })
             .collect();
         for (path, _) in &files {
             let Some(attempt) = attempt_of(path) else {
@@ -366,13 +325,7 @@ fn table_backup(routed: Routed, files: Vec<PartitionFile>, unowned: Option<u16>)
             without_customer = file.sum.rows;
         }
     }
-    TableBackup {
-        routed,
-        owned: unowned.is_some(),
-        sum,
-        without_customer,
-        files,
-    }
+    TableBackup { routed, owned: unowned.is_some(), sum, without_customer, files }
 }
 
 fn copy_statement(table: &Table, routed: &Routed) -> String {
@@ -395,10 +348,7 @@ fn part_name(partition: u16, parts: u16) -> String {
 
 /// `schema.table`, readable and safe as the name of a folder; other names get a suffix that tells them apart.
 fn table_folder(name: &TableName) -> String {
-    let plain = |text: &str| {
-        text.bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
-    };
+    let plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     if plain(&name.schema) && plain(&name.name) {
         return name.to_string();
     }
@@ -413,34 +363,23 @@ fn table_folder(name: &TableName) -> String {
 }
 
 /// The files of each include; a ConfigMap's folder also has entries that begin with two dots, which are its machinery.
-fn find_includes(
-    mount: &Path,
-    names: &[String],
-) -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
+fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
     let mut includes = Vec::new();
     for name in names {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return Err(Error::Input {
-                reason: "the name of a backup include is no plain name".into(),
-            });
+            return Err(Error::Input { reason: "the name of a backup include is no plain name".into() });
         }
         let folder = mount.join(name);
         let entries = std::fs::read_dir(&folder).map_err(|_| {
             Error::refused(
                 exit::INPUT_MISSING,
-                blocker(
-                    "IncludeMissing",
-                    name,
-                    "The backup include is not mounted; its ConfigMap must exist.",
-                ),
+                blocker("IncludeMissing", name, "The backup include is not mounted; its ConfigMap must exist."),
             )
         })?;
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(include_error(name))?.path();
-            let machinery = path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(".."));
+            let machinery = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."));
             let metadata = std::fs::metadata(&path).map_err(include_error(name))?;
             if machinery || !metadata.is_file() {
                 continue;
@@ -458,10 +397,7 @@ fn find_includes(
 
 fn include_error(name: &str) -> impl Fn(std::io::Error) -> Error {
     let attempted = format!("read the backup include {name}");
-    move |source| Error::File {
-        attempted: attempted.clone(),
-        source,
-    }
+    move |source| Error::File { attempted: attempted.clone(), source }
 }
 
 fn report(attempt: &str, (manifest, digest): &(Manifest, String)) -> Report {

@@ -21,5 +21,5 @@ pub mod select;
 mod selection;
 pub mod snapshot;
 pub mod validate;
-pub mod verify_backup;
 pub mod verify;
+pub mod verify_backup;

@@ -39,18 +39,9 @@ pub async fn run(job: &Job, backup: &EvidenceRef) -> Result<Report, Error> {
     }
     let total = manifest.tables.iter().map(|table| table.sum.rows).sum();
     job.progress.set_total(total);
-    let mut trial = Trial {
-        job,
-        storage,
-        manifest,
-        findings,
-    };
+    let mut trial = Trial { job, storage, manifest, findings };
     trial.run().await?;
-    let Trial {
-        manifest,
-        mut findings,
-        ..
-    } = trial;
+    let Trial { manifest, mut findings, .. } = trial;
     findings.sort_by_key(|finding| finding.severity);
     let mut report = report(backup, &manifest, findings);
     report.timings.insert("verify".into(), milliseconds(started));
@@ -58,14 +49,8 @@ pub async fn run(job: &Job, backup: &EvidenceRef) -> Result<Report, Error> {
 }
 
 fn report(backup: &EvidenceRef, manifest: &Manifest, findings: Vec<Finding>) -> Report {
-    let blocked = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Blocker);
-    let mut report = Report::new(if blocked {
-        ReportResult::Fail
-    } else {
-        ReportResult::Pass
-    });
+    let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
+    let mut report = Report::new(if blocked { ReportResult::Fail } else { ReportResult::Pass });
     report.digest = Some(backup.digest.clone());
     report.evidence_uri = Some(backup.uri.clone());
     let tables = &manifest.tables;
@@ -106,11 +91,7 @@ impl Trial<'_> {
         };
         let sandbox = Sandbox::start(&self.job.mounts.scratch).await?;
         let uri = sandbox.uri();
-        let purpose = Purpose {
-            side: "sandbox",
-            name: "godwit verify-backup".into(),
-            read_only: false,
-        };
+        let purpose = Purpose { side: "sandbox", name: "godwit verify-backup".into(), read_only: false };
         let mut session = connect(&uri, purpose).await?;
         self.create_roles(&session).await?;
         let errors = dump::apply(&uri, &pre_data).await?;
@@ -221,29 +202,16 @@ impl Trial<'_> {
             return Err(error);
         };
         let message = format!("The sandbox did not take the table's rows: {source}");
-        self.findings
-            .push(blocker("TableNotRestored", &name.to_string(), message));
+        self.findings.push(blocker("TableNotRestored", &name.to_string(), message));
         Ok(())
     }
 
     /// Loads one file; its own damage is told before what the server says about its rows.
-    async fn load(
-        &self,
-        session: &Session,
-        table: &TableBackup,
-        file: &PartitionFile,
-    ) -> Result<(), Error> {
+    async fn load(&self, session: &Session, table: &TableBackup, file: &PartitionFile) -> Result<(), Error> {
         let mut part = PartReader::open(&self.storage, table, file).await?;
         let format = table.routed.format;
-        let copy = format!(
-            "{} from stdin {}",
-            copy_target(&table.routed),
-            format.copy_options()
-        );
-        let sink = session
-            .copy_in(&copy)
-            .await
-            .map_err(Error::database(format!("restore {}", table.name())))?;
+        let copy = format!("{} from stdin {}", copy_target(&table.routed), format.copy_options());
+        let sink = session.copy_in(&copy).await.map_err(Error::database(format!("restore {}", table.name())))?;
         let mut into = Batches::into_table(sink, &table.name());
         let mut refused = into.push(head(format)).await.err();
         let mut rows = 0;
@@ -272,18 +240,9 @@ impl Trial<'_> {
         let (name, format) = (table.name(), table.routed.format);
         let reading = || Error::database(format!("read the restored {name}"));
         let rows = |source: RowError| Error::Rows { source };
-        let columns: Vec<String> = table
-            .routed
-            .columns
-            .iter()
-            .map(|column| quote_identifier(&column.name))
-            .collect();
-        let copy = format!(
-            "copy (select {} from {}) to stdout {}",
-            columns.join(", "),
-            name.sql(),
-            format.copy_options()
-        );
+        let columns: Vec<String> = table.routed.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let copy =
+            format!("copy (select {} from {}) to stdout {}", columns.join(", "), name.sql(), format.copy_options());
         let stream = session.copy_out(&copy).await.map_err(reading())?;
         let mut stream = std::pin::pin!(stream);
         let mut framing = Framing::new(format, columns.len());
@@ -300,8 +259,7 @@ impl Trial<'_> {
                 "The restored table has {} rows, the backup counted {}; the rows differ.",
                 sum.rows, table.sum.rows
             );
-            self.findings
-                .push(blocker("RestoredRowsDiffer", &name.to_string(), message));
+            self.findings.push(blocker("RestoredRowsDiffer", &name.to_string(), message));
         }
         Ok(())
     }
@@ -326,19 +284,15 @@ impl Trial<'_> {
                 Err(error) => return Err(error),
             };
             let message = format!("The sequence could not be restored: {problem}");
-            self.findings
-                .push(blocker("SequenceNotRestored", &name.to_string(), message));
+            self.findings.push(blocker("SequenceNotRestored", &name.to_string(), message));
         }
         Ok(())
     }
 
     /// Foreign keys among them were checked by the server when it created them: they are the proof that references hold.
     async fn compare_facts(&mut self, session: &Session) -> Result<(), Error> {
-        let restored: BTreeMap<_, SchemaFact> = dump::facts(&**session)
-            .await?
-            .into_iter()
-            .map(|fact| (key_of(&fact), fact))
-            .collect();
+        let restored: BTreeMap<_, SchemaFact> =
+            dump::facts(&**session).await?.into_iter().map(|fact| (key_of(&fact), fact)).collect();
         // Another release may print the same definition differently.
         let same_release = self.manifest.server_version / 10_000 == session.server_version() / 10_000;
         let ours: Vec<TableName> = self.manifest.tables.iter().map(TableBackup::name).collect();
@@ -352,11 +306,8 @@ impl Trial<'_> {
                 Some(_) => continue,
             };
             let table = TableName::new(&fact.schema, &fact.table);
-            let mut finding = blocker(
-                "SchemaNotRestored",
-                &table.to_string(),
-                format!("The {} {} {problem}.", fact.kind, fact.name),
-            );
+            let mut finding =
+                blocker("SchemaNotRestored", &table.to_string(), format!("The {} {} {problem}.", fact.kind, fact.name));
             if !ours.contains(&table) {
                 finding.severity = Severity::Warning;
             }
@@ -375,27 +326,16 @@ impl Trial<'_> {
                 return Ok(());
             }
         };
-        let transaction = session
-            .transaction()
-            .await
-            .map_err(|error| Error::Database {
-                attempted: "look at the restored sequences".into(),
-                source: Fault::from(error),
-            })?;
+        let transaction = session.transaction().await.map_err(|error| Error::Database {
+            attempted: "look at the restored sequences".into(),
+            source: Fault::from(error),
+        })?;
         let behind = soundness::sequences_behind(&transaction, (&scope, &catalog)).await?;
-        self.findings.extend(behind.into_iter().map(|finding| Finding {
-            severity: Severity::Warning,
-            ..finding
-        }));
+        self.findings.extend(behind.into_iter().map(|finding| Finding { severity: Severity::Warning, ..finding }));
         Ok(())
     }
 }
 
 fn key_of(fact: &SchemaFact) -> (String, String, String, String) {
-    (
-        fact.schema.clone(),
-        fact.table.clone(),
-        fact.kind.clone(),
-        fact.name.clone(),
-    )
+    (fact.schema.clone(), fact.table.clone(), fact.kind.clone(), fact.name.clone())
 }
