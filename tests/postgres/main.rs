@@ -1,5 +1,6 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
+mod assess;
 mod base;
 mod fence;
 mod job;

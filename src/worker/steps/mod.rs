@@ -1,5 +1,7 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
+pub mod assess;
+mod audit;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
