@@ -229,6 +229,7 @@ async fn store_report(job: &Job, code: i32, report: &Report) -> Result<(), Error
 
 async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
+        Task::Assess {} => steps::assess::run(job).await,
         Task::Prepare {} => steps::prepare::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
         Task::Backup { includes } => steps::backup::run(job, includes).await,

@@ -1,6 +1,7 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
 mod backup;
+mod assess;
 mod base;
 mod fence;
 mod job;

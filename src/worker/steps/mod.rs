@@ -2,6 +2,8 @@
 
 pub mod backup;
 pub mod check;
+pub mod assess;
+mod audit;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
