@@ -3,4 +3,7 @@
 mod base;
 mod fence;
 mod moving;
+mod moving_faults;
+mod moving_validation;
+mod proxy;
 mod server;

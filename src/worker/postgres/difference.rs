@@ -216,7 +216,9 @@ pub enum Extra {
     Remove,
     /// Rows that others still refer to stay: a shared row that one side dropped may be in use on the other. In tables where the copy
     /// had rows of its own before the migration, all of them stay.
-    KeepUsed { own: BTreeSet<String> },
+    KeepUsed {
+        own: BTreeSet<String>,
+    },
 }
 
 /// Makes the landing's rows equal to the source's: compares, removes, copies, reads back.

@@ -246,7 +246,7 @@ async fn restore(
         pass(portion).await?;
         let mut rows = manifest.origin(storage).open(portion).await?;
         let landed = landing
-            .receive(&mut rows, (portion.table, portion.shape))
+            .replace(&mut rows, (portion.table, portion.shape))
             .await?;
         let found = Origin::Database(&landing).sum(portion).await?;
         if landed != found {
