@@ -2,8 +2,11 @@
 
 mod base;
 mod fence;
+mod job;
 mod moving;
 mod moving_faults;
 mod moving_validation;
+mod prepare;
 mod proxy;
+mod select;
 mod server;

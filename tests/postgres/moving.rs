@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use godwit::contract::{
-    Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Side, StepInput, Storage,
-    Task, exit,
+    Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Side, StepInput, Storage, Task, exit,
 };
 use godwit::worker::postgres::session::Session;
 use godwit::worker::postgres::{catalog, fence, ledger, scope};
@@ -52,14 +51,7 @@ const MAIL: &str = "
     create trigger send_mail after insert or update on contact for each row execute function send_mail();
 ";
 
-pub const OWNED: [&str; 6] = [
-    "account",
-    "contact",
-    "deal",
-    "deal_contact",
-    "activity",
-    "note",
-];
+pub const OWNED: [&str; 6] = ["account", "contact", "deal", "deal_contact", "activity", "note"];
 
 /// Customers 10 (with 11 and 12, its children) and 20 with 21 (a contact of one on a deal of the other).
 pub const CANARY: &str = "10, 11, 12, 20, 21";
@@ -90,21 +82,13 @@ impl Done {
     pub fn refused_for(self, code: &str, case: &str) -> Report {
         assert_eq!(self.code, exit::DATA_DIFFERS, "{case}: {:?}", self.report);
         let found: Vec<_> = self.report.findings.iter().map(|it| &it.code).collect();
-        assert!(
-            found.iter().any(|it| *it == code),
-            "{case}: {:?}",
-            self.report
-        );
+        assert!(found.iter().any(|it| *it == code), "{case}: {:?}", self.report);
         self.report
     }
 }
 
 pub fn cohort(name: &str) -> Identity {
-    Identity {
-        namespace: "sales".into(),
-        name: name.into(),
-        uid: format!("uid-{name}"),
-    }
+    Identity { namespace: "sales".into(), name: name.into(), uid: format!("uid-{name}") }
 }
 
 impl World {
@@ -112,17 +96,12 @@ impl World {
     pub async fn new() -> Self {
         let pair = Pair::new(&format!("{TABLES}{ROWS} analyze;"));
         pair.psql(Side::Target, &format!("{TABLES}{MAIL}"));
-        let world = Self {
-            pair,
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let world = Self { pair, folder: tempfile::tempdir().unwrap() };
         for side in [Side::Source, Side::Target] {
             let mut session = world.pair.session(side).await;
             let catalog = catalog::read_catalog(&session).await.unwrap();
             let scope = scope::resolve(&dataset(), &catalog).unwrap();
-            ledger::create(&mut session, side, &migration(), &scope.root_key_type)
-                .await
-                .unwrap();
+            ledger::create(&mut session, side, &migration(), &scope.root_key_type).await.unwrap();
             fence::install(&mut session, side, &scope).await.unwrap();
         }
         world.target(
@@ -204,11 +183,7 @@ impl World {
             .args(["-c", sql])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{sql}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(ToOwned::to_owned).collect()
     }
@@ -219,12 +194,8 @@ impl World {
             let joins = match table {
                 "account" => "join account a on a.id = t.id",
                 "contact" | "deal" => "join account a on a.id = t.account_id",
-                "deal_contact" => {
-                    "join deal d on d.id = t.deal_id join account a on a.id = d.account_id"
-                }
-                "activity" => {
-                    "join contact c on c.id = t.contact_id join account a on a.id = c.account_id"
-                }
+                "deal_contact" => "join deal d on d.id = t.deal_id join account a on a.id = d.account_id",
+                "activity" => "join contact c on c.id = t.contact_id join account a on a.id = c.account_id",
                 _ => {
                     "join activity v on v.id = t.activity_id join contact c on c.id = v.contact_id join account a on a.id = c.account_id"
                 }
@@ -240,12 +211,7 @@ impl World {
         OWNED
             .into_iter()
             .chain(["currency"])
-            .map(|table| {
-                (
-                    table,
-                    self.column(side, &format!("select t::text from {table} t order by 1")),
-                )
-            })
+            .map(|table| (table, self.column(side, &format!("select t::text from {table} t order by 1"))))
             .collect()
     }
 
@@ -254,10 +220,8 @@ impl World {
     }
 
     pub fn owner(&self, side: Side, entry: i32) -> (String, i64) {
-        let row = self.column(
-            side,
-            &format!("select owner || ' ' || epoch from godwit.ownership where entry = {entry}"),
-        );
+        let row =
+            self.column(side, &format!("select owner || ' ' || epoch from godwit.ownership where entry = {entry}"));
         let (owner, epoch) = row[0].split_once(' ').unwrap();
         (owner.into(), epoch.parse().unwrap())
     }
@@ -265,24 +229,13 @@ impl World {
     /// Whether an application's statement is refused by the fence.
     pub fn is_fenced(&self, side: Side, sql: &str) -> bool {
         let output = std::process::Command::new(crate::server::bin("psql"))
-            .args([
-                "-X",
-                "-q",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-v",
-                "VERBOSITY=sqlstate",
-                "-d",
-            ])
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=sqlstate", "-d"])
             .arg(self.pair.uri(side))
             .args(["-c", sql])
             .output()
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success() || error.contains("GW001"),
-            "{error}"
-        );
+        assert!(output.status.success() || error.contains("GW001"), "{error}");
         !output.status.success()
     }
 
@@ -327,21 +280,14 @@ pub async fn finish(settings: Settings) -> Done {
 }
 
 pub fn migration() -> Identity {
-    Identity {
-        namespace: "sales".into(),
-        name: "crm".into(),
-        uid: "uid-crm".into(),
-    }
+    Identity { namespace: "sales".into(), name: "crm".into(), uid: "uid-crm".into() }
 }
 
 pub fn dataset() -> Dataset {
     Dataset {
         root_table: "public.account".into(),
         root_key: "id".into(),
-        owners: vec![OwnerPath {
-            table: "public.deal_contact".into(),
-            via: vec!["deal_id".into()],
-        }],
+        owners: vec![OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }],
         keys: KeyStrategy::Gap,
         ..Dataset::default()
     }
@@ -359,12 +305,7 @@ pub fn cutover() -> Task {
 fn amounts(tolerance: &str) -> QueryPair {
     let query = "select coalesce(sum(d.amount), 0) from public.deal d join godwit.member m on m.customer = d.account_id \
                  where m.entry = current_setting('godwit.entry')::int";
-    QueryPair {
-        name: "amounts".into(),
-        source: query.into(),
-        target: query.into(),
-        tolerance: tolerance.into(),
-    }
+    QueryPair { name: "amounts".into(), source: query.into(), target: query.into(), tolerance: tolerance.into() }
 }
 
 #[tokio::test]
@@ -374,42 +315,20 @@ async fn a_cohort_goes_over_and_comes_back_and_nobody_else_notices() {
     let copied = world.run("canary", 1, Task::Copy {}).await.passed();
     assert_eq!(copied.counts["customers"], 5);
     world.source_lives();
-    let drift = world
-        .run("canary", 2, Task::Validate { checks: Vec::new() })
-        .await
-        .passed();
+    let drift = world.run("canary", 2, Task::Validate { checks: Vec::new() }).await.passed();
     assert!(drift.counts["drift"] > 5, "{:?}", drift.counts);
     let source_before = world.everything(Side::Source);
 
-    let over = world
-        .run(
-            "canary",
-            3,
-            Task::Cutover {
-                checks: vec![amounts("0")],
-            },
-        )
-        .await
-        .passed();
+    let over = world.run("canary", 3, Task::Cutover { checks: vec![amounts("0")] }).await.passed();
     assert_eq!((over.owner, over.epoch), (Some(Owner::Target), Some(2)));
-    assert!(
-        over.timings["pause"] >= 0 && over.timings["pause"] < 10_000,
-        "{:?}",
-        over.timings
-    );
+    assert!(over.timings["pause"] >= 0 && over.timings["pause"] < 10_000, "{:?}", over.timings);
     let cohort_rows = world.rows(Side::Source, &format!("a.id in ({CANARY})"));
     assert_eq!(world.rows(Side::Target, "true"), cohort_rows);
     assert_eq!(world.everything(Side::Source), source_before);
     assert_eq!(world.number(Side::Target, "select count(*) from mail"), 0);
-    assert_eq!(
-        world.everything(Side::Target)["currency"],
-        source_before["currency"]
-    );
+    assert_eq!(world.everything(Side::Target)["currency"], source_before["currency"]);
 
-    assert!(world.is_fenced(
-        Side::Source,
-        "update account set name = 'late' where id = 10"
-    ));
+    assert!(world.is_fenced(Side::Source, "update account set name = 'late' where id = 10"));
     assert!(world.is_fenced(Side::Target, "insert into account (name) values ('early')"));
     world.target(
         "update deal set amount = 99 where account_id = 10;
@@ -425,10 +344,7 @@ async fn a_cohort_goes_over_and_comes_back_and_nobody_else_notices() {
 
     let frozen = world.run("canary", 4, Task::Freeze {}).await.passed();
     assert_eq!((frozen.owner, frozen.epoch), (Some(Owner::None), Some(3)));
-    assert!(world.is_fenced(
-        Side::Target,
-        "update deal set amount = 1 where account_id = 10"
-    ));
+    assert!(world.is_fenced(Side::Target, "update deal set amount = 1 where account_id = 10"));
     let returned = world.run("canary", 5, Task::Return {}).await.passed();
     assert_eq!(returned.counts["setAsideUpdated"], deals);
     assert_eq!(returned.counts["setAsideInserted"], 1);
@@ -438,22 +354,10 @@ async fn a_cohort_goes_over_and_comes_back_and_nobody_else_notices() {
     let back = world.run("canary", 7, Task::Reopen {}).await.passed();
     assert_eq!((back.owner, back.epoch), (Some(Owner::Source), Some(4)));
 
-    assert_eq!(
-        world.rows(Side::Source, &format!("a.id in ({CANARY})")),
-        cohort_rows
-    );
+    assert_eq!(world.rows(Side::Source, &format!("a.id in ({CANARY})")), cohort_rows);
     assert!(world.rows(Side::Target, "true").values().all(Vec::is_empty));
-    assert!(!world.is_fenced(
-        Side::Source,
-        "update account set name = 'home' where id = 10"
-    ));
-    assert_eq!(
-        world.number(
-            Side::Source,
-            "select count(*) from account where name in ('alive', 'born')"
-        ),
-        2
-    );
+    assert!(!world.is_fenced(Side::Source, "update account set name = 'home' where id = 10"));
+    assert_eq!(world.number(Side::Source, "select count(*) from account where name in ('alive', 'born')"), 2);
 }
 
 #[tokio::test]
@@ -465,19 +369,12 @@ async fn a_discarded_cohort_leaves_the_target_as_it_was() {
     let discarded = world.run("canary", 3, Task::Discard {}).await.passed();
     assert_eq!(
         discarded.counts["rowsRemoved"],
-        world
-            .rows(Side::Source, &format!("a.id in ({CANARY})"))
-            .values()
-            .map(Vec::len)
-            .sum::<usize>() as i64
+        world.rows(Side::Source, &format!("a.id in ({CANARY})")).values().map(Vec::len).sum::<usize>() as i64
     );
     assert!(world.rows(Side::Target, "true").values().all(Vec::is_empty));
     assert_eq!(world.everything(Side::Source), source);
     for side in [Side::Source, Side::Target] {
-        assert_eq!(
-            world.number(side, "select count(*) from godwit.member where entry = 16"),
-            0
-        );
+        assert_eq!(world.number(side, "select count(*) from godwit.member where entry = 16"), 0);
     }
 }
 
@@ -497,51 +394,21 @@ async fn the_remainder_takes_new_customers_and_shared_tables_over_and_back() {
         assert_eq!(world.owner(Side::Source, entry), ("Target".into(), 2));
         assert_eq!(world.owner(Side::Target, entry), ("Target".into(), 2));
     }
-    assert_eq!(
-        world.everything(Side::Target),
-        world.everything(Side::Source)
-    );
-    assert_eq!(
-        world.number(
-            Side::Target,
-            "select count(*) from account where name like 'born%'"
-        ),
-        2
-    );
-    assert!(world.is_fenced(
-        Side::Source,
-        "insert into account (name) values ('too late')"
-    ));
-    assert!(world.is_fenced(
-        Side::Source,
-        "insert into currency values ('SEK', 'krona', 1)"
-    ));
+    assert_eq!(world.everything(Side::Target), world.everything(Side::Source));
+    assert_eq!(world.number(Side::Target, "select count(*) from account where name like 'born%'"), 2);
+    assert!(world.is_fenced(Side::Source, "insert into account (name) values ('too late')"));
+    assert!(world.is_fenced(Side::Source, "insert into currency values ('SEK', 'krona', 1)"));
     let source = world.everything(Side::Source);
 
     world.target("insert into currency values ('SEK', 'krona', 1); insert into account (name, currency) values ('born on the target', 'SEK'); update account set name = 'x' where id = 30;");
     world.run("rest", 4, Task::Freeze {}).await.passed();
     let returned = world.run("rest", 5, Task::Return {}).await.passed();
-    assert_eq!(
-        (
-            returned.counts["setAsideInserted"],
-            returned.counts["setAsideUpdated"]
-        ),
-        (2, 1)
-    );
+    assert_eq!((returned.counts["setAsideInserted"], returned.counts["setAsideUpdated"]), (2, 1));
     world.run("rest", 6, Task::Verify {}).await.passed();
     world.run("rest", 7, Task::Reopen {}).await.passed();
     assert_eq!(world.everything(Side::Source), source);
-    assert_eq!(
-        world.rows(Side::Target, "true"),
-        world.rows(Side::Source, &format!("a.id in ({CANARY})"))
-    );
-    assert_eq!(
-        world.everything(Side::Target)["currency"],
-        source["currency"]
-    );
-    assert!(!world.is_fenced(
-        Side::Source,
-        "insert into account (name) values ('home again')"
-    ));
+    assert_eq!(world.rows(Side::Target, "true"), world.rows(Side::Source, &format!("a.id in ({CANARY})")));
+    assert_eq!(world.everything(Side::Target)["currency"], source["currency"]);
+    assert!(!world.is_fenced(Side::Source, "insert into account (name) values ('home again')"));
     assert!(world.is_fenced(Side::Source, "update account set name = 'y' where id = 10"));
 }

@@ -165,36 +165,18 @@ async fn each_corruption_is_found_and_named_by_table_and_key() {
     for (number, case) in CORRUPTIONS.iter().enumerate() {
         let attempt = 10 + number as i64 * 2;
         world.target(&format!("{STRANGER}{}", case.breaks));
-        let report = world
-            .run("canary", attempt, validate())
-            .await
-            .refused_for(case.code, case.name);
-        let named = report
-            .findings
-            .iter()
-            .any(|finding| finding.code == case.code && finding.object == case.table);
+        let report = world.run("canary", attempt, validate()).await.refused_for(case.code, case.name);
+        let named = report.findings.iter().any(|finding| finding.code == case.code && finding.object == case.table);
         assert!(named, "{}: {:?}", case.name, report.findings);
         if !case.evidence.is_empty() {
             let evidence = world.file(report.evidence_uri.as_deref().unwrap());
-            assert!(
-                evidence.contains(case.evidence),
-                "{}: {evidence}",
-                case.name
-            );
+            assert!(evidence.contains(case.evidence), "{}: {evidence}", case.name);
         }
         let text = report.to_termination_message();
-        assert!(
-            !text.contains("90000"),
-            "{}: a key in the report",
-            case.name
-        );
+        assert!(!text.contains("90000"), "{}: a key in the report", case.name);
         world.target(&format!("{STRANGER}{}", case.repairs));
         let repaired = world.run("canary", attempt + 1, validate()).await;
-        assert_eq!(
-            repaired.code, 0,
-            "{}: {:?}",
-            case.name, repaired.report.findings
-        );
+        assert_eq!(repaired.code, 0, "{}: {:?}", case.name, repaired.report.findings);
     }
 }
 
@@ -223,32 +205,12 @@ async fn pairs_agree_within_their_tolerance_or_fail_and_no_number_is_no_pass() {
         }],
     };
     let run = async |attempt, task| world.run("canary", attempt, task).await;
-    run(
-        3,
-        pair(
-            "select 1.0000000000000000001",
-            "select 1.0000000000000000002",
-            "0",
-        ),
-    )
-    .await
-    .refused("CheckDiffers");
-    run(
-        4,
-        pair(
-            "select 1.0000000000000000001",
-            "select 1.0000000000000000002;",
-            "0.0000000000000000001",
-        ),
-    )
-    .await
-    .passed();
-    run(5, pair("select null::int", "select 1", "5"))
+    run(3, pair("select 1.0000000000000000001", "select 1.0000000000000000002", "0")).await.refused("CheckDiffers");
+    run(4, pair("select 1.0000000000000000001", "select 1.0000000000000000002;", "0.0000000000000000001"))
         .await
-        .refused("CheckWithoutNumber");
-    run(6, pair("select 1 where false", "select 1", "5"))
-        .await
-        .refused("CheckWithoutNumber");
+        .passed();
+    run(5, pair("select null::int", "select 1", "5")).await.refused("CheckWithoutNumber");
+    run(6, pair("select 1 where false", "select 1", "5")).await.refused("CheckWithoutNumber");
     for query in [
         "delete from public.note where false returning 1",
         "select 1; commit; delete from public.note",
@@ -265,18 +227,10 @@ async fn a_strangers_write_on_the_target_stops_the_cutover_while_the_source_stil
     let world = World::new().await;
     world.select(16, "canary", CANARY);
     world.copied("canary").await;
-    world.target(&format!(
-        "{STRANGER} update account set name = 'forged' where id = 10"
-    ));
-    world
-        .run("canary", 3, cutover())
-        .await
-        .refused("CopyDiffers");
+    world.target(&format!("{STRANGER} update account set name = 'forged' where id = 10"));
+    world.run("canary", 3, cutover()).await.refused("CopyDiffers");
     assert_eq!(world.owner(Side::Source, 16), ("Source".into(), 0));
-    assert!(!world.is_fenced(
-        Side::Source,
-        "update account set name = 'still here' where id = 10"
-    ));
+    assert!(!world.is_fenced(Side::Source, "update account set name = 'still here' where id = 10"));
 }
 
 #[tokio::test]
@@ -284,30 +238,16 @@ async fn rows_that_refer_outside_the_cohort_are_not_landed() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);
     world.source("insert into deal_contact select (select min(id) from deal where account_id = 10), (select min(id) from contact where account_id = 40), 'new friend'");
-    let report = world
-        .run("canary", 1, Task::Copy {})
-        .await
-        .refused("OrphanRows");
+    let report = world.run("canary", 1, Task::Copy {}).await.refused("OrphanRows");
     assert_eq!(report.findings[0].object, "public.deal_contact");
-    assert_eq!(
-        world.number(Side::Target, "select count(*) from deal_contact"),
-        0
-    );
+    assert_eq!(world.number(Side::Target, "select count(*) from deal_contact"), 0);
 }
 
 #[tokio::test]
 async fn rows_that_the_target_already_had_for_the_customers_are_refused() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);
-    world.target(&format!(
-        "{STRANGER} insert into contact (id, account_id) values (900004, 10)"
-    ));
-    world
-        .run("canary", 1, Task::Copy {})
-        .await
-        .refused("RowsOfOthers");
-    assert_eq!(
-        world.number(Side::Target, "select count(*) from account"),
-        0
-    );
+    world.target(&format!("{STRANGER} insert into contact (id, account_id) values (900004, 10)"));
+    world.run("canary", 1, Task::Copy {}).await.refused("RowsOfOthers");
+    assert_eq!(world.number(Side::Target, "select count(*) from account"), 0);
 }

@@ -40,13 +40,8 @@ impl Proxy {
     pub async fn start(server: u16, at: usize, cut: Cut) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let plan = Arc::new(Plan {
-            at,
-            cut,
-            seen: AtomicUsize::new(0),
-            done: AtomicBool::new(false),
-            told: Notify::new(),
-        });
+        let plan =
+            Arc::new(Plan { at, cut, seen: AtomicUsize::new(0), done: AtomicBool::new(false), told: Notify::new() });
         let shared = Arc::clone(&plan);
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -54,18 +49,11 @@ impl Proxy {
                 tokio::spawn(carry(client, server, Arc::clone(&shared)));
             }
         });
-        Self {
-            port,
-            plan,
-            listening,
-        }
+        Self { port, plan, listening }
     }
 
     pub fn uri(&self, database: &str) -> String {
-        format!(
-            "postgresql://postgres@127.0.0.1:{}/{database}?sslmode=disable",
-            self.port
-        )
+        format!("postgresql://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// Returns when the connection was cut.
