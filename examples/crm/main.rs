@@ -4,6 +4,7 @@
 
 mod break_links;
 mod database;
+mod demo;
 mod history;
 mod record;
 mod routes;
@@ -31,6 +32,12 @@ enum Command {
     BreakLinks(break_links::Options),
     /// Looks for every confirmed write on the side that owns its customer; prints the result as one line of JSON.
     Verify(verify::Options),
+    /// Moves the whole CRM on a cluster that has Godwit installed, and prints a summary.
+    Demo(demo::Options),
+    /// As `demo`, until the second cohort is on the new CRM: then its links break, and Godwit takes it back.
+    DemoRollback(demo::Options),
+    /// Removes the demo's namespace.
+    DemoDown(demo::DownOptions),
 }
 
 #[tokio::main]
@@ -44,5 +51,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Traffic(options) => traffic::run(options).await,
         Command::BreakLinks(options) => break_links::run(&options).await,
         Command::Verify(options) => verify::run(&options).await,
+        Command::Demo(options) => demo::run(&options, demo::Story::Forward).await,
+        Command::DemoRollback(options) => demo::run(&options, demo::Story::Rollback).await,
+        Command::DemoDown(options) => demo::down(&options).await,
     }
 }
