@@ -82,6 +82,24 @@ pub struct StepInput {
     pub task: Task,
 }
 
+/// What a check's own container finds in [`STEP_ENV`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckInput {
+    /// [`VERSION`].
+    pub v: u32,
+    pub migration: Identity,
+    /// Absent for a check of the migration itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort: Option<Identity>,
+    /// As in [`StepInput`].
+    pub attempt: i64,
+    /// As in [`StepInput`].
+    pub epoch: i64,
+    /// The check's name.
+    pub check: String,
+}
+
 /// A Kubernetes object, by the three things that identify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod build;
+pub mod cli;
 pub mod contract;
 pub mod controller;
 pub mod plan;

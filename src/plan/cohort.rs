@@ -5,25 +5,25 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::check::TriggerAction;
-use crate::api::condition::{kind, reason};
+use crate::api::condition::reason;
 use crate::api::migration::OnFailure;
 use crate::api::names::Verb;
-use crate::api::status::{Evidence, PlanStatus, RollbackStatus};
+use crate::api::status::{PlanStatus, RollbackStatus};
 use crate::api::{CohortStatus, DurationString};
 use crate::contract::{Owner, Report};
 
 use super::attempt::{self, Attempt, Refusal};
 use super::command::{self, Command};
-use super::conditions::{Fact, Situation, Why, stamp, standard};
+use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
 use super::migration::REFUSED;
 use super::observed::{MigrationView, ObservedCohort};
 use super::pass::{Pass, Words, after};
-use super::record::{count_of, evidence_for, evidence_of, findings_of, note_history, percent, put_evidence};
+use super::record::{evidence_for, evidence_of, findings_of, note_history, put_evidence};
 use super::revert;
 use super::step::CohortStep;
-use super::{check, digest, migration, task, trigger};
+use super::{check, digest, task, trigger};
 
 /// Owner of a cohort whose cutover gave no answer: it may have got anywhere, only the ledgers know.
 const UNANSWERED: &str = "None";
@@ -458,50 +458,6 @@ impl Cohorts<'_> {
             }),
         }
     }
-
-    fn finish(mut self, situation: &Situation) -> Decision<CohortStatus> {
-        self.stop_strays();
-        let generation = self.seen.object.generation;
-        // Not before the spec was looked at: an object that only waits for its finalizer keeps -1.
-        self.status.observed_generation = Some(generation);
-        let step = self.step();
-        self.status.phase = Some(phase(step, situation).to_owned());
-        self.status.progress_summary = self
-            .status
-            .progress
-            .as_ref()
-            .and_then(|progress| percent(progress.completed, progress.total))
-            .or_else(|| (step == CohortStep::Done).then(|| "100%".to_owned()));
-        let closed = self.seen.migration.as_ref().is_some_and(migration::is_closed);
-        self.status.reversibility = Some(revert::reversibility(&self.status, closed));
-        let mut facts = standard(situation);
-        facts.push(self.data_validated());
-        facts.push(revert::available(&self.status, closed));
-        self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
-        let wait = self.wait();
-        Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
-    }
-
-    fn data_validated(&self) -> Fact {
-        let validation: Option<&Evidence> =
-            self.status.evidence.iter().find(|evidence| evidence.name == CohortStep::Validate.evidence());
-        let differences = count_of(&self.status.evidence, CohortStep::Validate.evidence(), "differences").unwrap_or(0);
-        match validation {
-            Some(evidence) if evidence.plan == REFUSED => {
-                let told = format!("{differences} differences; the evidence file names them");
-                Fact::new(kind::DATA_VALIDATED, "False", Why::new(reason::DATA_DIFFERS, told))
-            }
-            Some(evidence) => {
-                let rows = count_of(&self.status.evidence, CohortStep::Validate.evidence(), "rows").unwrap_or(0);
-                let told = format!("{rows} rows were compared at {}", evidence.time.0);
-                Fact::new(kind::DATA_VALIDATED, "True", Why::new(reason::VALIDATED, told))
-            }
-            None => {
-                let told = "No comparison has passed yet";
-                Fact::new(kind::DATA_VALIDATED, "Unknown", Why::new(reason::NOT_YET_VALIDATED, told))
-            }
-        }
-    }
 }
 
 /// What a step's report says in one line.
@@ -529,22 +485,5 @@ fn running_message(step: CohortStep, rollback: Option<&RollbackStatus>) -> Strin
     match (step.is_backward(), rollback) {
         (true, Some(rollback)) => format!("{} because of {}", step.as_str(), rollback.cause),
         _ => format!("{} is under way", step.as_str()),
-    }
-}
-
-fn phase(step: CohortStep, situation: &Situation) -> &'static str {
-    match (situation, step) {
-        (Situation::Paused(_), _) => "Paused",
-        (Situation::NeedsHuman(_), _) => "Stalled",
-        (Situation::RolledBack(_), _) => "RolledBack",
-        (_, CohortStep::Pending) => "Pending",
-        (_, CohortStep::Soak) => "Soaking",
-        (_, CohortStep::Done) => "Done",
-        (Situation::Holding(_), _) => "Holding",
-        (_, CohortStep::Select) => "Selecting",
-        (_, CohortStep::Copy) => "Copying",
-        (_, CohortStep::Validate) => "Validating",
-        (_, CohortStep::Cutover) => "CuttingOver",
-        (_, _) => "Reverting",
     }
 }

@@ -19,14 +19,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn migration(&mut self, before: &MigrationStatus, after: &MigrationStatus) {
+    pub fn migration(before: &MigrationStatus, after: &MigrationStatus) {
         assert!(after.attempts >= before.attempts, "the attempt number never falls");
         assert!(after.observed_generation >= before.observed_generation, "observedGeneration never falls");
         assert!(after.history.len() <= 20, "history is bounded");
         assert_eq!(after.conditions.len(), 8, "every condition is set on the first visit");
     }
 
-    pub fn cohort(&mut self, name: &str, before: &CohortStatus, after: &CohortStatus) {
+    pub fn cohort(name: &str, before: &CohortStatus, after: &CohortStatus) {
         assert!(after.attempts >= before.attempts, "the attempt number of {name} never falls");
         assert!(after.epoch >= before.epoch, "the epoch of {name} never falls");
         let (from, to) = (step_of(before), step_of(after));
@@ -43,10 +43,10 @@ impl Watch {
         &mut self,
         owner: &str,
         request: &JobRequest,
-        migration: Option<&MigrationView>,
-        cohort: Option<&CohortView>,
+        objects: (Option<&MigrationView>, Option<&CohortView>),
         jobs: &BTreeMap<String, WorldJob>,
     ) {
+        let (migration, cohort) = objects;
         assert!(self.names.insert(request.name.clone()), "no Job name is ever used twice: {}", request.name);
         let Work::Worker(task) = &request.work else { return };
         *self.created.entry(format!("{owner} {}", task.name())).or_default() += 1;

@@ -102,13 +102,13 @@ impl World {
             watch: Watch::default(),
             random: None,
         };
-        world.add_cohort("canary", 1, json!({"percent": 1}));
-        world.add_cohort("early", 2, json!({"percent": 20}));
-        world.add_cohort("rest", 3, json!({"remainder": {}}));
+        world.add_cohort("canary", 1, &json!({"percent": 1}));
+        world.add_cohort("early", 2, &json!({"percent": 20}));
+        world.add_cohort("rest", 3, &json!({"remainder": {}}));
         world
     }
 
-    pub fn add_cohort(&mut self, name: &str, wave: i32, select: serde_json::Value) {
+    pub fn add_cohort(&mut self, name: &str, wave: i32, select: &serde_json::Value) {
         let spec: CohortSpec =
             serde_json::from_value(json!({"migrationRef": {"name": "crm"}, "wave": wave, "select": select})).unwrap();
         let view = CohortView { object: object(name), spec, status: CohortStatus::default() };
@@ -124,7 +124,7 @@ impl World {
     pub fn say(&mut self, line: &str) {
         let minutes = (self.now.as_second() - self.start.as_second()) / 60;
         let seconds = (self.now.as_second() - self.start.as_second()) % 60;
-        writeln!(self.log, "{:>4}:{seconds:02}  {line}", minutes).unwrap();
+        writeln!(self.log, "{minutes:>4}:{seconds:02}  {line}").unwrap();
     }
 
     pub fn request(&mut self, subject: &str, verb: Verb) {
@@ -216,9 +216,9 @@ impl World {
         let decision = migration::decide(&seen, self.now);
         let before = view.status;
         self.migration.as_mut().unwrap().status = decision.status.clone();
-        self.watch.migration(&before, &decision.status);
+        Watch::migration(&before, &decision.status);
         let why = progressing(&decision.status.conditions);
-        self.carry_out("crm", "migration", before != decision.status, decision, why)
+        self.carry_out(("migration", "crm"), before != decision.status, decision, why)
     }
 
     fn visit_cohort(&mut self, name: &str) -> (bool, Wait) {
@@ -237,15 +237,14 @@ impl World {
         let decision = cohort::decide(&seen, self.now);
         let before = view.status;
         self.cohorts.get_mut(name).unwrap().status = decision.status.clone();
-        self.watch.cohort(name, &before, &decision.status);
+        Watch::cohort(name, &before, &decision.status);
         let why = progressing(&decision.status.conditions);
-        self.carry_out(name, "cohort", before != decision.status, decision, why)
+        self.carry_out(("cohort", name), before != decision.status, decision, why)
     }
 
     fn carry_out<S>(
         &mut self,
-        name: &str,
-        kind: &str,
+        (kind, name): (&str, &str),
         recorded: bool,
         decision: Decision<S>,
         why: Option<String>,
@@ -298,7 +297,8 @@ impl World {
     }
 
     fn create_job(&mut self, owner: &str, request: JobRequest) {
-        self.watch.job(owner, &request, self.migration.as_ref(), self.cohorts.get(owner), &self.jobs);
+        let objects = (self.migration.as_ref(), self.cohorts.get(owner));
+        self.watch.job(owner, &request, objects, &self.jobs);
         let minutes = match &request.work {
             Work::Worker(Task::Backup { .. } | Task::Copy {}) => 4,
             Work::Worker(Task::SqlCheck { .. } | Task::IntegrityCheck {}) | Work::Container { .. } => 0,

@@ -1,0 +1,32 @@
+//! PostgreSQL, 13 and later: sessions, catalogue, ledger, fence and what moves rows.
+//! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
+
+pub mod agreement;
+pub mod baseline;
+pub mod catalog;
+pub mod closure;
+pub mod collision;
+pub mod compare;
+pub mod dependency;
+pub mod difference;
+pub mod fence;
+mod fence_sql;
+pub mod group;
+pub mod identifier;
+pub mod keys;
+pub mod landing;
+pub mod ledger;
+pub mod model;
+pub mod relay;
+pub mod remnant;
+pub mod restore_point;
+pub mod row;
+pub mod sandbox;
+pub mod schema;
+pub mod scope;
+pub mod sequence;
+pub mod session;
+pub mod split;
+pub mod soundness;
+pub mod tls;
+pub mod token;

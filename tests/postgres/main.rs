@@ -1,0 +1,9 @@
+//! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
+
+mod base;
+mod fence;
+mod job;
+mod prepare;
+mod select;
+mod moving;
+mod server;
