@@ -51,12 +51,10 @@ fn write_crds(folder: Option<&Path>) -> anyhow::Result<()> {
             .write_all(texts.join("---\n").as_bytes())
             .context("failed to write to standard output");
     };
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("failed to create {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     for (name, text) in files {
         let path = folder.join(name);
-        std::fs::write(&path, text)
-            .with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(())
 }

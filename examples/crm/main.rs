@@ -36,7 +36,7 @@ enum Command {
     Demo(demo::Options),
     /// As `demo`, until the second cohort is on the new CRM: then its links break, and Godwit takes it back.
     DemoRollback(demo::Options),
-    /// Removes the demo's namespace.
+    /// Removes the cluster that the demo made, or its namespace from a cluster of yours.
     DemoDown(demo::DownOptions),
 }
 

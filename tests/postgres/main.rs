@@ -3,7 +3,7 @@
 mod base;
 mod fence;
 mod job;
+mod moving;
 mod prepare;
 mod select;
-mod moving;
 mod server;

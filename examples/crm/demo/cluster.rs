@@ -42,17 +42,6 @@ impl Cluster {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// Fails with what to do when the chart is not installed.
-    pub async fn require_godwit(&self) -> anyhow::Result<()> {
-        match self.api::<Migration>().list(&ListParams::default().limit(1)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
-                bail!("this cluster does not know Migrations: install the chart charts/godwit first")
-            }
-            Err(error) => Err(error).context("failed to ask the cluster for Migrations"),
-        }
-    }
-
     pub async fn namespace_exists(&self) -> anyhow::Result<bool> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         Ok(namespaces.get_opt(NAMESPACE).await.context("failed to look for the namespace")?.is_some())

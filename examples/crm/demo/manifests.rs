@@ -152,14 +152,15 @@ fn container(object: &mut Value) -> Option<&mut Value> {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
     fn options() -> Options {
-        Options {
-            postgres_image: "example/postgres:15".to_owned(),
-            crm_image: "example/crm:1".to_owned(),
-            accounts: 400,
-            limit_minutes: 1,
-            summary_file: None,
-        }
+        let line = ["demo", "--postgres-image=example/postgres:15", "--crm-image=example/crm:1", "--accounts=400"];
+        <Line as clap::Parser>::parse_from(line).options
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod facts;
+mod ground;
 mod manifests;
 mod promises;
 mod screen;
@@ -14,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use kube::Client;
 use tokio::time::{MissedTickBehavior, interval};
 
 use cluster::Cluster;
 use facts::Facts;
+use ground::GroundOptions;
 use screen::Screen;
 use view::View;
 
@@ -27,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub struct Options {
+    #[command(flatten)]
+    ground: GroundOptions,
     /// Image of the two databases: any with PostgreSQL's programs on its PATH and the user 999.
     #[arg(long, env = "CRM_POSTGRES_IMAGE", default_value = manifests::POSTGRES_IMAGE)]
     postgres_image: String,
@@ -45,7 +48,10 @@ pub struct Options {
 }
 
 #[derive(Args)]
-pub struct DownOptions {}
+pub struct DownOptions {
+    #[command(flatten)]
+    ground: GroundOptions,
+}
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,24 +72,23 @@ pub async fn run(options: &Options, story: Story) -> anyhow::Result<()> {
         .with_context(|| format!("the demo did not end within {} minutes", options.limit_minutes))?
 }
 
-pub async fn down(_: &DownOptions) -> anyhow::Result<()> {
-    let cluster = Cluster::new(connect().await?);
+pub async fn down(options: &DownOptions) -> anyhow::Result<()> {
+    if options.ground.remove().await? {
+        return Ok(());
+    }
     let mut screen = Screen::new("Removing the demo");
-    clear_away(&cluster, &mut screen).await
-}
-
-async fn connect() -> anyhow::Result<Client> {
-    Client::try_default().await.context("failed to set up a client; does KUBECONFIG name a cluster?")
+    clear_away(&Cluster::new(options.ground.find().await?), &mut screen).await
 }
 
 async fn tell(options: &Options, story: Story) -> anyhow::Result<()> {
-    let started = Instant::now();
-    let cluster = Cluster::new(connect().await?);
-    cluster.require_godwit().await?;
     let mut screen = Screen::new(match story {
         Story::Forward => "Godwit moves a CRM to a new system, cohort by cohort",
         Story::Rollback => "Godwit takes a cohort back by itself when its links break",
     });
+    let ground = options.ground.prepare(&mut screen).await?;
+    let cluster = Cluster::new(ground.client);
+    // What the summary tells is the migration, not how long a cluster takes to come up.
+    let started = Instant::now();
     clear_away(&cluster, &mut screen).await?;
     set_up(options, story, &cluster, &mut screen).await?;
     let last = follow(options, story, (&cluster, &mut screen)).await?;
@@ -96,6 +101,9 @@ async fn tell(options: &Options, story: Story) -> anyhow::Result<()> {
     summary::print(story, &facts, &promises)?;
     if let Some(path) = &options.summary_file {
         summary::store(path, story, &facts, &promises).await?;
+    }
+    if let Some(kubeconfig) = &ground.kubeconfig {
+        screen.say(&format!("To look around: export KUBECONFIG={}; kubectl get godwit -A", kubeconfig.display()));
     }
     let broken = promises.iter().filter(|promise| !promise.kept).count();
     anyhow::ensure!(broken == 0, "{broken} of {} promises were broken", promises.len());

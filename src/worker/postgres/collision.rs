@@ -19,15 +19,10 @@ pub async fn count(source: &Session, target: &Session, table: &Table) -> Result<
     let keys = table.primary_key.iter().map(|key| quote_identifier(key));
     let select = format!(
         "select {} from {}",
-        keys.map(|key| format!("{key}::pg_catalog.text"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        keys.map(|key| format!("{key}::pg_catalog.text")).collect::<Vec<_>>().join(", "),
         table.name.sql()
     );
-    let rows = target
-        .query_raw(&select, std::iter::empty::<&str>())
-        .await
-        .map_err(failed())?;
+    let rows = target.query_raw(&select, std::iter::empty::<&str>()).await.map_err(failed())?;
     let mut rows = std::pin::pin!(rows);
     let mut batch: Vec<Vec<String>> = vec![Vec::new(); table.primary_key.len()];
     let mut found = 0;
@@ -47,20 +42,14 @@ async fn count_batch(source: &Session, table: &Table, batch: &[Vec<String>]) -> 
     if batch.first().is_none_or(Vec::is_empty) {
         return Ok(0);
     }
-    let arrays: Vec<String> = (1..=batch.len())
-        .map(|number| format!("${number}::pg_catalog.text[]"))
-        .collect();
-    let names: Vec<String> = (1..=batch.len())
-        .map(|number| format!("k{number}"))
-        .collect();
+    let arrays: Vec<String> = (1..=batch.len()).map(|number| format!("${number}::pg_catalog.text[]")).collect();
+    let names: Vec<String> = (1..=batch.len()).map(|number| format!("k{number}")).collect();
     let conditions: Vec<String> = table
         .primary_key
         .iter()
         .zip(&names)
         .map(|(column, key)| {
-            let kind = table
-                .column(column)
-                .map_or("text", |column| column.type_name.as_str());
+            let kind = table.column(column).map_or("text", |column| column.type_name.as_str());
             format!("t.{} = u.{key}::{kind}", quote_identifier(column))
         })
         .collect();
@@ -71,16 +60,10 @@ async fn count_batch(source: &Session, table: &Table, batch: &[Vec<String>]) -> 
         table.name.sql(),
         conditions.join(" and ")
     );
-    let parameters: Vec<&(dyn ToSql + Sync)> = batch
-        .iter()
-        .map(|keys| keys as &(dyn ToSql + Sync))
-        .collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> = batch.iter().map(|keys| keys as &(dyn ToSql + Sync)).collect();
     source
         .query_one(&sql, &parameters)
         .await
         .map(|row| row.get(0))
-        .map_err(Error::database(format!(
-            "look for keys of {} on both sides",
-            table.name
-        )))
+        .map_err(Error::database(format!("look for keys of {} on both sides", table.name)))
 }

@@ -40,11 +40,7 @@ impl<'s> Landing<'s> {
         Self::start(session, token, IsolationLevel::RepeatableRead).await
     }
 
-    async fn start(
-        session: &'s mut Session,
-        token: &Token,
-        isolation: IsolationLevel,
-    ) -> Result<Self, Error> {
+    async fn start(session: &'s mut Session, token: &Token, isolation: IsolationLevel) -> Result<Self, Error> {
         let transaction = session
             .build_transaction()
             .isolation_level(isolation)
@@ -56,9 +52,7 @@ impl<'s> Landing<'s> {
         transaction
             .batch_execute("set local session_replication_role = replica")
             .await
-            .map_err(Error::database(
-                "switch off the users' triggers for a landing",
-            ))?;
+            .map_err(Error::database("switch off the users' triggers for a landing"))?;
         Ok(Self { transaction })
     }
 
@@ -68,39 +62,21 @@ impl<'s> Landing<'s> {
     }
 
     /// Lands rows as they come.
-    pub async fn receive(
-        &self,
-        rows: &mut Rows,
-        (table, shape): (&Table, Shape),
-    ) -> Result<Sum, Error> {
-        let copy = format!(
-            "copy {} ({}) from stdin {}",
-            table.name.sql(),
-            table.column_list(),
-            shape.format.copy_options()
-        );
-        let sink = self
-            .transaction
-            .copy_in(&copy)
-            .await
-            .map_err(Error::database(format!("write {}", table.name)))?;
+    pub async fn receive(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
+        let copy =
+            format!("copy {} ({}) from stdin {}", table.name.sql(), table.column_list(), shape.format.copy_options());
+        let sink = self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))?;
         relay(rows, shape, sink, table).await
     }
 
     /// Runs a statement that removes rows, and returns how many.
     pub async fn remove(&self, table: &TableName, delete: &str) -> Result<u64, Error> {
-        self.transaction
-            .execute(delete, &[])
-            .await
-            .map_err(Error::database(format!("remove rows of {table}")))
+        self.transaction.execute(delete, &[]).await.map_err(Error::database(format!("remove rows of {table}")))
     }
 
     /// Makes it last. When the answer is lost the outcome is unknown: the step begins anew, and taking the token waits until the
     /// old transaction has ended one way or the other, before any checkpoint is read.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction
-            .commit()
-            .await
-            .map_err(Error::database("commit a landing"))
+        self.transaction.commit().await.map_err(Error::database("commit a landing"))
     }
 }

@@ -26,7 +26,7 @@ pub mod schema;
 pub mod scope;
 pub mod sequence;
 pub mod session;
-pub mod split;
 pub mod soundness;
+pub mod split;
 pub mod tls;
 pub mod token;
