@@ -13,6 +13,8 @@ mod set_aside;
 mod traffic;
 mod verify;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -41,12 +43,22 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
     // Two crypto providers could be in the dependency graph; the choice must be made before the first TLS connection.
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed twice"))?;
-    match Cli::parse().command {
+    match command {
         Command::Seed(options) => seed::run(&options).await,
         Command::Traffic(options) => traffic::run(options).await,
         Command::BreakLinks(options) => break_links::run(&options).await,
