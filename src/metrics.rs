@@ -117,74 +117,30 @@ impl Metrics {
         let registry = &mut self.registry;
         // The library adds `_total` to counters.
         for (name, help, family) in [
-            (
-                "controller_runtime_reconcile",
-                "Passes by controller and result",
-                &self.passes,
-            ),
-            (
-                "controller_runtime_reconcile_errors",
-                "Passes that failed",
-                &self.pass_errors,
-            ),
+            ("controller_runtime_reconcile", "Passes by controller and result", &self.passes),
+            ("controller_runtime_reconcile_errors", "Passes that failed", &self.pass_errors),
             (
                 "controller_runtime_terminal_reconcile_errors",
                 "Passes that failed in a way that only a person can repair",
                 &self.terminal_errors,
             ),
-            (
-                "controller_runtime_reconcile_panics",
-                "Passes that panicked",
-                &self.panics,
-            ),
-            (
-                "rest_client_requests",
-                "Requests to the API server by code, method and host",
-                &self.requests,
-            ),
-            (
-                "godwit_gate_evaluations",
-                "Measurements of checks by verdict",
-                &self.gates,
-            ),
-            (
-                "godwit_rollbacks",
-                "Ways back that began, by what asked for them",
-                &self.rollbacks,
-            ),
+            ("controller_runtime_reconcile_panics", "Passes that panicked", &self.panics),
+            ("rest_client_requests", "Requests to the API server by code, method and host", &self.requests),
+            ("godwit_gate_evaluations", "Measurements of checks by verdict", &self.gates),
+            ("godwit_rollbacks", "Ways back that began, by what asked for them", &self.rollbacks),
         ] {
             registry.register(name, help, family.clone());
         }
         for (name, help, family) in [
-            (
-                "controller_runtime_active_workers",
-                "Passes under way",
-                &self.active,
-            ),
-            (
-                "controller_runtime_max_concurrent_reconciles",
-                "Passes that may be under way",
-                &self.at_most,
-            ),
-            (
-                "leader_election_master_status",
-                "1 while this process holds the lease",
-                &self.leader,
-            ),
+            ("controller_runtime_active_workers", "Passes under way", &self.active),
+            ("controller_runtime_max_concurrent_reconciles", "Passes that may be under way", &self.at_most),
+            ("leader_election_master_status", "1 while this process holds the lease", &self.leader),
         ] {
             registry.register(name, help, family.clone());
         }
         for (name, help, family) in [
-            (
-                "controller_runtime_reconcile_time_seconds",
-                "Length of a pass",
-                &self.pass_seconds,
-            ),
-            (
-                "rest_client_request_duration_seconds",
-                "Time until the API server's answer began",
-                &self.request_seconds,
-            ),
+            ("controller_runtime_reconcile_time_seconds", "Length of a pass", &self.pass_seconds),
+            ("rest_client_request_duration_seconds", "Time until the API server's answer began", &self.request_seconds),
         ] {
             registry.register(name, help, family.clone());
         }
@@ -206,9 +162,7 @@ impl Metrics {
 
     pub fn pass_ended(&self, controller: &'static str, pass: Pass, seconds: f64) {
         self.active.get_or_create(&of(controller)).dec();
-        self.pass_seconds
-            .get_or_create(&of(controller))
-            .observe(seconds);
+        self.pass_seconds.get_or_create(&of(controller)).observe(seconds);
         let mut labels = of(controller);
         labels.push(("result", pass.as_str().to_owned()));
         self.passes.get_or_create(&labels).inc();
@@ -226,17 +180,11 @@ impl Metrics {
     }
 
     pub fn concurrency(&self, controller: &'static str, at_most: u16) {
-        self.at_most
-            .get_or_create(&of(controller))
-            .set(i64::from(at_most));
+        self.at_most.get_or_create(&of(controller)).set(i64::from(at_most));
     }
 
     pub fn request(&self, method: &str, host: &str, code: &str, seconds: f64) {
-        let labels = vec![
-            ("code", code.to_owned()),
-            ("method", method.to_owned()),
-            ("host", host.to_owned()),
-        ];
+        let labels = vec![("code", code.to_owned()), ("method", method.to_owned()), ("host", host.to_owned())];
         self.requests.get_or_create(&labels).inc();
         let labels = vec![("verb", method.to_owned()), ("host", host.to_owned())];
         self.request_seconds.get_or_create(&labels).observe(seconds);
@@ -255,24 +203,13 @@ impl Metrics {
         let namespace = migration.metadata.namespace.clone().unwrap_or_default();
         let name = migration.metadata.name.clone().unwrap_or_default();
         self.count_gates(&namespace, &before.checks, &status.checks);
-        self.count_rollback(
-            &namespace,
-            before.rollback.as_ref(),
-            status.rollback.as_ref(),
-        );
+        self.count_rollback(&namespace, before.rollback.as_ref(), status.rollback.as_ref());
         let secret = |side: fn(&crate::api::migration::PostgresEngine) -> &str| {
-            migration
-                .spec
-                .engine
-                .postgres
-                .as_ref()
-                .map(|engine| side(engine).to_owned())
+            migration.spec.engine.postgres.as_ref().map(|engine| side(engine).to_owned())
         };
         let facts = MigrationFacts {
-            source: secret(|engine| &engine.source.uri_from.secret_key_ref.name)
-                .unwrap_or_default(),
-            target: secret(|engine| &engine.target.uri_from.secret_key_ref.name)
-                .unwrap_or_default(),
+            source: secret(|engine| &engine.source.uri_from.secret_key_ref.name).unwrap_or_default(),
+            target: secret(|engine| &engine.target.uri_from.secret_key_ref.name).unwrap_or_default(),
             phase: status.phase.clone().unwrap_or_default(),
             conditions: conditions(&status.conditions),
             backup_time: time_of(&status.evidence, "Backup"),
@@ -287,11 +224,7 @@ impl Metrics {
         let namespace = cohort.metadata.namespace.clone().unwrap_or_default();
         let name = cohort.metadata.name.clone().unwrap_or_default();
         self.count_gates(&namespace, &before.checks, &status.checks);
-        self.count_rollback(
-            &namespace,
-            before.rollback.as_ref(),
-            status.rollback.as_ref(),
-        );
+        self.count_rollback(&namespace, before.rollback.as_ref(), status.rollback.as_ref());
         let facts = CohortFacts {
             migration: cohort.spec.migration_ref.name.clone(),
             phase: status.phase.clone().unwrap_or_default(),
@@ -314,51 +247,33 @@ impl Metrics {
     fn count_gates(&self, namespace: &str, before: &[CheckStatus], after: &[CheckStatus]) {
         for status in after {
             let known = before.iter().find(|known| known.name == status.name);
-            let last = known
-                .and_then(|known| known.measurements.last())
-                .map(|last| last.time.0);
-            let new = status
-                .measurements
-                .iter()
-                .filter(|one| Some(one.time.0) > last);
+            let last = known.and_then(|known| known.measurements.last()).map(|last| last.time.0);
+            let new = status.measurements.iter().filter(|one| Some(one.time.0) > last);
             for measurement in new {
                 let labels = vec![
                     ("namespace", namespace.to_owned()),
                     ("gate", status.name.clone()),
-                    (
-                        "result",
-                        format!("{:?}", measurement.verdict).to_lowercase(),
-                    ),
+                    ("result", format!("{:?}", measurement.verdict).to_lowercase()),
                 ];
                 self.gates.get_or_create(&labels).inc();
             }
         }
     }
 
-    fn count_rollback(
-        &self,
-        namespace: &str,
-        before: Option<&RollbackStatus>,
-        after: Option<&RollbackStatus>,
-    ) {
+    fn count_rollback(&self, namespace: &str, before: Option<&RollbackStatus>, after: Option<&RollbackStatus>) {
         let Some(after) = after else {
             return;
         };
         if before.is_some_and(|before| before.id == after.id) {
             return;
         }
-        let labels = vec![
-            ("namespace", namespace.to_owned()),
-            ("trigger", asked_by(&after.id).to_owned()),
-        ];
+        let labels = vec![("namespace", namespace.to_owned()), ("trigger", asked_by(&after.id).to_owned())];
         self.rollbacks.get_or_create(&labels).inc();
     }
 }
 
 fn latency() -> Histogram {
-    Histogram::new([
-        0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    ])
+    Histogram::new([0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }
 
 fn of(controller: &'static str) -> Labels {
@@ -378,9 +293,7 @@ fn asked_by(id: &str) -> &'static str {
 
 fn conditions(conditions: &[Condition]) -> Vec<(String, String)> {
     let pairs = conditions.iter();
-    pairs
-        .map(|condition| (condition.type_.clone(), condition.status.clone()))
-        .collect()
+    pairs.map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
 }
 
 fn time_of(evidence: &[Evidence], name: &str) -> Option<i64> {
@@ -425,9 +338,7 @@ type Series = Vec<(Labels, i64)>;
 
 impl Objects {
     fn migrations(&self) -> Guard<'_, MigrationFacts> {
-        self.migrations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.migrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cohorts(&self) -> Guard<'_, CohortFacts> {
@@ -437,12 +348,7 @@ impl Objects {
     fn encode_migrations(&self, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
         let (mut info, mut states, mut phases, mut backups) = Default::default();
         for ((namespace, name), facts) in self.migrations().iter() {
-            let own = || {
-                vec![
-                    ("namespace", namespace.clone()),
-                    ("migration", name.clone()),
-                ]
-            };
+            let own = || vec![("namespace", namespace.clone()), ("migration", name.clone())];
             let mut systems = own();
             systems.push(("source", facts.source.clone()));
             systems.push(("target", facts.target.clone()));
@@ -453,31 +359,11 @@ impl Objects {
                 push(&mut backups, own(), time);
             }
         }
-        gauges(
-            encoder,
-            "godwit_migration_info",
-            "A migration and its two systems",
-            &info,
-        )?;
-        gauges(
-            encoder,
-            "godwit_migration_status_condition",
-            "Conditions of a migration",
-            &states,
-        )?;
-        gauges(
-            encoder,
-            "godwit_migration_phase",
-            "1 for the phase of a migration",
-            &phases,
-        )?;
+        gauges(encoder, "godwit_migration_info", "A migration and its two systems", &info)?;
+        gauges(encoder, "godwit_migration_status_condition", "Conditions of a migration", &states)?;
+        gauges(encoder, "godwit_migration_phase", "1 for the phase of a migration", &phases)?;
         let help = "When the last backup succeeded";
-        gauges(
-            encoder,
-            "godwit_backup_last_success_timestamp_seconds",
-            help,
-            &backups,
-        )
+        gauges(encoder, "godwit_backup_last_success_timestamp_seconds", help, &backups)
     }
 
     fn encode_cohorts(&self, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
@@ -485,11 +371,7 @@ impl Objects {
         let cohorts = self.cohorts();
         for ((namespace, name), facts) in cohorts.iter().take(MAX_COHORTS) {
             let own = || {
-                vec![
-                    ("namespace", namespace.clone()),
-                    ("migration", facts.migration.clone()),
-                    ("cohort", name.clone()),
-                ]
+                vec![("namespace", namespace.clone()), ("migration", facts.migration.clone()), ("cohort", name.clone())]
             };
             add_conditions(&mut states, &own, &facts.conditions);
             add_phases(&mut phases, &own, COHORT_PHASES, &facts.phase);
@@ -497,18 +379,8 @@ impl Objects {
                 push(&mut mismatches, own(), count);
             }
         }
-        gauges(
-            encoder,
-            "godwit_cohort_status_condition",
-            "Conditions of a cohort",
-            &states,
-        )?;
-        gauges(
-            encoder,
-            "godwit_cohort_phase",
-            "1 for the phase of a cohort",
-            &phases,
-        )?;
+        gauges(encoder, "godwit_cohort_status_condition", "Conditions of a cohort", &states)?;
+        gauges(encoder, "godwit_cohort_phase", "1 for the phase of a cohort", &phases)?;
         let help = "Differences found by the last validation";
         gauges(encoder, "godwit_validation_mismatches", help, &mismatches)?;
         let dropped = cohorts.len().saturating_sub(MAX_COHORTS);
@@ -548,12 +420,7 @@ fn add_phases(series: &mut Series, own: &dyn Fn() -> Labels, phases: &[&str], cu
     }
 }
 
-fn gauges(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    series: &Series,
-) -> std::fmt::Result {
+fn gauges(encoder: &mut DescriptorEncoder, name: &str, help: &str, series: &Series) -> std::fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in series {
         ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
@@ -574,34 +441,19 @@ impl Collector for Process {
         });
         if let Some(kilobytes) = resident {
             let value = vec![(Labels::new(), kilobytes * 1024)];
-            gauges(
-                &mut encoder,
-                "process_resident_memory_bytes",
-                "Resident memory",
-                &value,
-            )?;
+            gauges(&mut encoder, "process_resident_memory_bytes", "Resident memory", &value)?;
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd").map(Iterator::count) {
             let value = vec![(Labels::new(), i64::try_from(open).unwrap_or(i64::MAX))];
-            gauges(
-                &mut encoder,
-                "process_open_fds",
-                "Open file descriptors",
-                &value,
-            )?;
+            gauges(&mut encoder, "process_open_fds", "Open file descriptors", &value)?;
         }
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
         // Fields 14 and 15, counted after the closing bracket of the program's name, in hundredths of a second.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: f64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|ticks| ticks.parse::<f64>().ok())
-            .sum();
+        let ticks: f64 =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
         let help = "Processor time used";
-        let metric =
-            encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+        let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
         ConstCounter::new(ticks / 100.0).encode(metric)
     }
 }
@@ -677,16 +529,11 @@ mod tests {
         metrics.show_migration(&migration, migration.status.as_ref().unwrap());
         let text = metrics.text();
         assert!(
-            text.contains(
-                r#"godwit_gate_evaluations_total{namespace="shop",gate="quiet",result="fail"} 1"#
-            ),
+            text.contains(r#"godwit_gate_evaluations_total{namespace="shop",gate="quiet",result="fail"} 1"#),
             "{text}"
         );
         assert!(!text.contains(r#"result="pass""#));
-        assert!(
-            text.contains(r#"godwit_rollbacks_total{namespace="shop",trigger="trigger"} 1"#),
-            "{text}"
-        );
+        assert!(text.contains(r#"godwit_rollbacks_total{namespace="shop",trigger="trigger"} 1"#), "{text}");
     }
 
     #[test]

@@ -21,9 +21,7 @@ pub struct Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self {
-            missing: RwLock::new(Some("the operator is starting".to_owned())),
-        }
+        Self { missing: RwLock::new(Some("the operator is starting".to_owned())) }
     }
 }
 
@@ -38,10 +36,7 @@ impl Readiness {
 
     /// What is missing; `None` when ready.
     pub fn missing(&self) -> Option<String> {
-        self.missing
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.missing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -57,11 +52,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until the process ends.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -95,14 +86,11 @@ mod tests {
         let server = tokio::spawn(serve(listener, metrics, Arc::clone(&readiness)));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let ask = async |path: &str| {
-            let answer = reqwest::get(format!("http://{address}{path}"))
-                .await
-                .unwrap();
+            let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
         };
         assert_eq!(ask("/livez").await.0, 200);
-        readiness
-            .not_yet("the CustomResourceDefinition cohorts.godwit.dev is not installed".into());
+        readiness.not_yet("the CustomResourceDefinition cohorts.godwit.dev is not installed".into());
         let (code, text) = ask("/readyz").await;
         assert_eq!(code, 503);
         assert!(text.contains("cohorts.godwit.dev"));

@@ -7,17 +7,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const WALLS: &[(&str, &[&str])] = &[
-    (
-        "src/contract.rs",
-        &[
-            "kube",
-            "k8s_openapi",
-            "tokio",
-            "std::env",
-            "std::time",
-            "crate",
-        ],
-    ),
+    ("src/contract.rs", &["kube", "k8s_openapi", "tokio", "std::env", "std::time", "crate"]),
     (
         "src/api",
         &[
@@ -78,17 +68,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::telemetry",
         ],
     ),
-    (
-        "src/controller",
-        &[
-            "crate::worker",
-            "crate::cli",
-            "crate::server",
-            "std::env",
-            "tokio_postgres",
-            "object_store",
-        ],
-    ),
+    ("src/controller", &["crate::worker", "crate::cli", "crate::server", "std::env", "tokio_postgres", "object_store"]),
     (
         "src/worker",
         &[
@@ -107,38 +87,12 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     (
         "src/server.rs",
-        &[
-            "kube",
-            "k8s_openapi",
-            "crate::plan",
-            "crate::build",
-            "crate::controller",
-            "crate::worker",
-            "crate::api",
-        ],
+        &["kube", "k8s_openapi", "crate::plan", "crate::build", "crate::controller", "crate::worker", "crate::api"],
     ),
-    (
-        "src/metrics.rs",
-        &[
-            "kube",
-            "crate::build",
-            "crate::controller",
-            "crate::worker",
-            "crate::cli",
-            "crate::server",
-        ],
-    ),
+    ("src/metrics.rs", &["kube", "crate::build", "crate::controller", "crate::worker", "crate::cli", "crate::server"]),
     (
         "src/telemetry.rs",
-        &[
-            "kube",
-            "k8s_openapi",
-            "crate::api",
-            "crate::plan",
-            "crate::build",
-            "crate::controller",
-            "crate::worker",
-        ],
+        &["kube", "k8s_openapi", "crate::api", "crate::plan", "crate::build", "crate::controller", "crate::worker"],
     ),
 ];
 
@@ -152,10 +106,7 @@ struct Paths {
 impl Paths {
     fn of(text: &str, module: &[&str]) -> Vec<String> {
         let file = syn::parse_file(text).expect("a source file parses");
-        let mut paths = Paths {
-            module: module.iter().map(|&part| part.to_owned()).collect(),
-            found: Vec::new(),
-        };
+        let mut paths = Paths { module: module.iter().map(|&part| part.to_owned()).collect(), found: Vec::new() };
         paths.visit_file(&file);
         paths.found
     }
@@ -214,11 +165,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let parts: Vec<_> = path
-            .segments
-            .iter()
-            .map(|part| part.ident.to_string())
-            .collect();
+        let parts: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
         // A single word is a local name or was brought in by a `use`, which is looked at itself.
         if parts.len() > 1 {
             self.add(&parts);
@@ -240,11 +187,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-fn collect_runs(
-    tokens: impl IntoIterator<Item = impl ToString>,
-    run: &mut Vec<String>,
-    paths: &mut Paths,
-) {
+fn collect_runs(tokens: impl IntoIterator<Item = impl ToString>, run: &mut Vec<String>, paths: &mut Paths) {
     // Token texts are stable enough for names and colons; groups are flattened by their own text.
     let text: Vec<String> = tokens.into_iter().map(|token| token.to_string()).collect();
     for word in text.join(" ").replace("::", " :: ").split_whitespace() {
@@ -262,27 +205,19 @@ fn collect_runs(
 }
 
 fn flush(run: &mut Vec<String>, paths: &mut Paths) {
-    let parts: Vec<String> = run
-        .drain(..)
-        .filter(|part| part != "::" && !part.is_empty())
-        .collect();
+    let parts: Vec<String> = run.drain(..).filter(|part| part != "::" && !part.is_empty()).collect();
     if parts.len() > 1 {
         paths.add(&parts);
     }
 }
 
 fn is_below(path: &str, wall: &str) -> bool {
-    path == wall
-        || path
-            .strip_prefix(wall)
-            .is_some_and(|rest| rest.starts_with("::"))
+    path == wall || path.strip_prefix(wall).is_some_and(|rest| rest.starts_with("::"))
 }
 
 fn leaks(text: &str, module: &[&str], walls: &[&str]) -> Vec<String> {
-    let mut found: Vec<_> = Paths::of(text, module)
-        .into_iter()
-        .filter(|path| walls.iter().any(|wall| is_below(path, wall)))
-        .collect();
+    let mut found: Vec<_> =
+        Paths::of(text, module).into_iter().filter(|path| walls.iter().any(|wall| is_below(path, wall))).collect();
     found.dedup();
     found
 }
@@ -301,16 +236,10 @@ fn sources(path: &Path) -> Vec<PathBuf> {
 
 /// `src/plan/migration.rs` is `crate::plan::migration`.
 fn module_of(file: &Path, root: &Path) -> Vec<String> {
-    let inside = file
-        .strip_prefix(root.join("src"))
-        .unwrap()
-        .with_extension("");
+    let inside = file.strip_prefix(root.join("src")).unwrap().with_extension("");
     let parts = inside.iter().map(|part| part.to_str().unwrap().to_owned());
     let mut module: Vec<_> = std::iter::once("crate".to_owned()).chain(parts).collect();
-    if module
-        .last()
-        .is_some_and(|last| last == "mod" || last == "lib")
-    {
+    if module.last().is_some_and(|last| last == "mod" || last == "lib") {
         module.pop();
     }
     module

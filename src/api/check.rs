@@ -25,10 +25,7 @@ use super::duration::DurationString;
     .message(Message::Expression("'timeout must lie between 1s and 30s, not ' + self.timeout".into())).field_path(".timeout"))]
 pub struct Check {
     /// Name that gates and triggers use; unique in the migration. Changeable at any time.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// An instant query to a Prometheus server; each sample of the answer is one of `values`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,10 +162,7 @@ pub struct JobSource {
     .message(Message::Expression("'variable ' + self.name + ': names that begin with GODWIT_ are reserved'".into())).reason(Reason::FieldValueForbidden).field_path(".name"))]
 pub struct EnvVar {
     /// Name of the variable; `GODWIT_…` is reserved.
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")
-    )]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
     /// The value itself. Not for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,10 +178,7 @@ pub struct EnvVar {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret. The operator never reads it; only Jobs do.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// Key within the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
@@ -196,11 +187,7 @@ pub struct SecretKeyRef {
 
 impl From<&SecretKeyRef> for SecretKeySelector {
     fn from(key: &SecretKeyRef) -> Self {
-        Self {
-            name: key.name.clone(),
-            key: key.key.clone(),
-            optional: Some(false),
-        }
+        Self { name: key.name.clone(), key: key.key.clone(), optional: Some(false) }
     }
 }
 
@@ -302,9 +289,7 @@ pub enum TriggerCategory {
 }
 
 /// What is done: Alert, Pause, `RollbackCohort` or `RollbackMigration`.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TriggerAction {
     // Ordered from mild to grave: when several fire at once, the gravest wins.
     Alert,

@@ -18,32 +18,20 @@ pub fn files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     definitions()
         .into_iter()
         .map(|definition| {
-            let name = definition["spec"]["names"]["plural"]
-                .as_str()
-                .unwrap_or_default();
-            Ok((
-                format!("godwit.dev_{name}.yaml"),
-                format!("{HEADER}{}", serde_yaml::to_string(&definition)?),
-            ))
+            let name = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+            Ok((format!("godwit.dev_{name}.yaml"), format!("{HEADER}{}", serde_yaml::to_string(&definition)?)))
         })
         .collect()
 }
 
 /// The definitions with the gaps closed that the derive leaves.
 pub fn definitions() -> Vec<Value> {
-    [Migration::crd(), Cohort::crd(), Approval::crd()]
-        .iter()
-        .map(complete)
-        .collect()
+    [Migration::crd(), Cohort::crd(), Approval::crd()].iter().map(complete).collect()
 }
 
 fn complete(definition: &CustomResourceDefinition) -> Value {
     let mut value = serde_json::to_value(definition).unwrap_or_default();
-    for version in value["spec"]["versions"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-    {
+    for version in value["spec"]["versions"].as_array_mut().into_iter().flatten() {
         let schema = &mut version["schema"]["openAPIV3Schema"];
         bound_conditions(schema);
         never_nullable(schema);
@@ -59,14 +47,8 @@ fn complete(definition: &CustomResourceDefinition) -> Value {
 /// The derive leaves the fields of the generated root object without a word.
 fn describe_spec_and_status(schema: &mut Value) {
     for (field, text) in [
-        (
-            "spec",
-            "What is wanted. Written by users, never by the operator.",
-        ),
-        (
-            "status",
-            "What is. Written by the operator alone; logic, waits and alerts use its conditions.",
-        ),
+        ("spec", "What is wanted. Written by users, never by the operator."),
+        ("status", "What is. Written by the operator alone; logic, waits and alerts use its conditions."),
     ] {
         if let Some(part) = schema["properties"].get_mut(field) {
             part["description"] = json!(text);
@@ -77,9 +59,7 @@ fn describe_spec_and_status(schema: &mut Value) {
 /// Conditions as controller-gen writes them: enumerated status, bounded strings.
 fn bound_conditions(schema: &mut Value) {
     // By pointer: indexing would create what a kind without conditions does not have.
-    let Some(item) =
-        schema.pointer_mut("/properties/status/properties/conditions/items/properties")
-    else {
+    let Some(item) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") else {
         return;
     };
     item["status"]["enum"] = json!(["True", "False", "Unknown"]);

@@ -72,14 +72,8 @@ mod tests {
 
     #[test]
     fn a_duration_adds_its_parts_up() {
-        assert_eq!(
-            DurationString::from("1h30m").parse(),
-            Some(SignedDuration::from_mins(90))
-        );
-        assert_eq!(
-            DurationString::from("0.5s").parse(),
-            Some(SignedDuration::from_millis(500))
-        );
+        assert_eq!(DurationString::from("1h30m").parse(), Some(SignedDuration::from_mins(90)));
+        assert_eq!(DurationString::from("0.5s").parse(), Some(SignedDuration::from_millis(500)));
     }
 
     #[test]

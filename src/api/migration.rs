@@ -103,10 +103,7 @@ pub struct MigrationSpec {
 }
 
 fn approve_finalize() -> Vec<RequiredApproval> {
-    vec![RequiredApproval {
-        before: ApprovedStep::Finalize,
-        required: one(),
-    }]
+    vec![RequiredApproval { before: ApprovedStep::Finalize, required: one() }]
 }
 
 /// The two systems; exactly one engine.
@@ -286,10 +283,7 @@ pub struct S3Storage {
 #[serde(rename_all = "camelCase")]
 pub struct BackupInclude {
     /// Name in the backup.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// A `ConfigMap` in the same namespace; every key becomes a file.
     pub config_map_ref: ConfigMapRef,
@@ -381,11 +375,7 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self {
-            max_concurrent_cohorts: one(),
-            soak: default_soak(),
-            on_failure: OnFailure::default(),
-        }
+        Self { max_concurrent_cohorts: one(), soak: default_soak(), on_failure: OnFailure::default() }
     }
 }
 
@@ -428,10 +418,7 @@ pub struct Routing {
 #[serde(rename_all = "camelCase")]
 pub struct RouteTable {
     /// Name of the `ConfigMap`, in the same namespace; created when absent.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub config_map_name: String,
 }
 

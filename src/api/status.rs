@@ -183,9 +183,7 @@ pub struct Measurement {
 }
 
 /// Pass, Fail, Inconclusive or Error.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Verdict {
     // From best to worst: over several checks the worst wins.
     Pass,

@@ -22,10 +22,7 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn clear(&self, object: &str) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(object);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
     }
 
     /// The wait after one more failure.

@@ -17,30 +17,17 @@ pub const LIMIT: Duration = Duration::from_secs(15);
 const PAGE: u32 = 500;
 
 /// Sends a request; an answer that does not come in time is an error like any other.
-pub async fn call<T>(
-    attempt: Attempt,
-    request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, Error> {
+pub async fn call<T>(attempt: Attempt, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(LIMIT, request).await {
-        Err(_) => Err(Error::NoAnswer {
-            attempt,
-            limit: LIMIT,
-        }),
+        Err(_) => Err(Error::NoAnswer { attempt, limit: LIMIT }),
         Ok(Err(kube::Error::SerdeError(source))) => Err(Error::Malformed(attempt, source)),
-        Ok(Err(source)) => Err(Error::Request {
-            attempt,
-            source: Box::new(source),
-        }),
+        Ok(Err(source)) => Err(Error::Request { attempt, source: Box::new(source) }),
         Ok(Ok(answer)) => Ok(answer),
     }
 }
 
 /// All pages of a consistent list.
-pub async fn list<K>(
-    resource: &'static str,
-    api: &Api<K>,
-    params: ListParams,
-) -> Result<Vec<K>, Error>
+pub async fn list<K>(resource: &'static str, api: &Api<K>, params: ListParams) -> Result<Vec<K>, Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {

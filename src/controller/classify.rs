@@ -31,9 +31,7 @@ pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
     // FailureTarget and SuccessCriteriaMet only announce an end: pods may still write. They count as running.
     if has_condition(job, "Complete").is_some() {
         let ended = latest_end(evidence.pods, |end| end.exit_code == 0);
-        return JobState::Succeeded {
-            report: ended.and_then(report_of),
-        };
+        return JobState::Succeeded { report: ended.and_then(report_of) };
     }
     if let Some(reason) = has_condition(job, "Failed") {
         let ended = latest_end(evidence.pods, |_| true);
@@ -46,10 +44,7 @@ pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
     if job.metadata.deletion_timestamp.is_some() {
         return JobState::Terminating;
     }
-    JobState::Running {
-        progress: evidence.output.and_then(last_progress),
-        trouble: trouble(evidence),
-    }
+    JobState::Running { progress: evidence.output.and_then(last_progress), trouble: trouble(evidence) }
 }
 
 /// True once a Job's pods have all ended.
@@ -60,17 +55,13 @@ pub fn has_ended(job: &Job) -> bool {
 /// Uid of the controller that a Job belongs to.
 pub fn controller_uid(job: &Job) -> Option<&str> {
     let mut owners = job.owner_references().iter();
-    owners
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.as_str())
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 /// The reason of a condition that is True.
 fn has_condition(job: &Job, type_: &str) -> Option<String> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions
-        .iter()
-        .find(|condition| condition.type_ == type_ && condition.status == "True")?;
+    let condition = conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")?;
     Some(condition.reason.clone().unwrap_or_default())
 }
 
@@ -80,10 +71,7 @@ fn container_status(pod: &Pod) -> Option<&ContainerStatus> {
 }
 
 /// How the container ended that ended last, among those that `wanted` takes.
-fn latest_end(
-    pods: &[Pod],
-    wanted: impl Fn(&ContainerStateTerminated) -> bool,
-) -> Option<&ContainerStateTerminated> {
+fn latest_end(pods: &[Pod], wanted: impl Fn(&ContainerStateTerminated) -> bool) -> Option<&ContainerStateTerminated> {
     pods.iter()
         .filter_map(|pod| container_status(pod)?.state.as_ref()?.terminated.as_ref())
         .filter(|end| wanted(end))
@@ -141,30 +129,20 @@ fn last_progress(output: &str) -> Option<Progress> {
     let mut lines = output.lines().rev();
     lines.find_map(|line| {
         let line: ProgressLine = serde_json::from_str(line.trim()).ok()?;
-        Some(Progress {
-            unit: clipped(&line.progress.unit, 20),
-            ..line.progress
-        })
+        Some(Progress { unit: clipped(&line.progress.unit, 20), ..line.progress })
     })
 }
 
 fn trouble(evidence: Evidence) -> Option<Trouble> {
     let of_pod = evidence.pods.iter().find_map(trouble_of_pod);
     of_pod.or_else(|| {
-        evidence.complaint.map(|text| Trouble {
-            kind: complaint_kind(text),
-            message: clipped(text, MAX_TROUBLE),
-        })
+        evidence.complaint.map(|text| Trouble { kind: complaint_kind(text), message: clipped(text, MAX_TROUBLE) })
     })
 }
 
 /// The kubelet names a missing Secret in the event of a volume that cannot be mounted, too.
 fn complaint_kind(text: &str) -> TroubleKind {
-    if text.contains("secret \"") {
-        TroubleKind::Secret
-    } else {
-        TroubleKind::Scheduling
-    }
+    if text.contains("secret \"") { TroubleKind::Secret } else { TroubleKind::Scheduling }
 }
 
 fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
@@ -173,25 +151,16 @@ fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
             Some(message) => format!("{reason}: {message}"),
             None => reason.to_owned(),
         };
-        Some(Trouble {
-            kind,
-            message: clipped(&text, MAX_TROUBLE),
-        })
+        Some(Trouble { kind, message: clipped(&text, MAX_TROUBLE) })
     };
-    if let Some(waiting) = container_status(pod)
-        .and_then(|status| status.state.as_ref())
-        .and_then(|state| state.waiting.as_ref())
+    if let Some(waiting) =
+        container_status(pod).and_then(|status| status.state.as_ref()).and_then(|state| state.waiting.as_ref())
     {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let message = waiting.message.as_deref();
-        let names_secret = message
-            .unwrap_or_default()
-            .to_lowercase()
-            .contains("secret");
+        let names_secret = message.unwrap_or_default().to_lowercase().contains("secret");
         return match reason {
-            "CreateContainerConfigError" if names_secret => {
-                told(TroubleKind::Secret, reason, message)
-            }
+            "CreateContainerConfigError" if names_secret => told(TroubleKind::Secret, reason, message),
             "ErrImagePull"
             | "ImagePullBackOff"
             | "InvalidImageName"
@@ -205,15 +174,10 @@ fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
         };
     }
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let unscheduled = conditions
-        .iter()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    let unscheduled =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
     let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
-    told(
-        TroubleKind::Scheduling,
-        reason,
-        unscheduled.message.as_deref(),
-    )
+    told(TroubleKind::Scheduling, reason, unscheduled.message.as_deref())
 }
 
 #[cfg(test)]

@@ -17,18 +17,14 @@ use crate::metrics::Metrics;
 /// A client for the cluster that the environment names.
 pub async fn infer(metrics: &Arc<Metrics>) -> Result<Client, Error> {
     let config = Config::infer().await;
-    let config =
-        config.map_err(|error| Error::Client(Box::new(kube::Error::InferConfig(error))))?;
+    let config = config.map_err(|error| Error::Client(Box::new(kube::Error::InferConfig(error))))?;
     connect(config, metrics)
 }
 
 pub fn connect(mut config: Config, metrics: &Arc<Metrics>) -> Result<Client, Error> {
     config.default_retry = false;
     let host = config.cluster_url.authority().map(ToString::to_string);
-    let counting = Counting {
-        metrics: Arc::clone(metrics),
-        host: host.unwrap_or_default().into(),
-    };
+    let counting = Counting { metrics: Arc::clone(metrics), host: host.unwrap_or_default().into() };
     let builder = ClientBuilder::try_from(config);
     let builder = builder.map_err(|error| Error::Client(Box::new(error)))?;
     Ok(builder.with_layer(&counting).build())
@@ -44,10 +40,7 @@ impl<S> Layer<S> for Counting {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted {
-            counting: self.clone(),
-            inner,
-        }
+        Counted { counting: self.clone(), inner }
     }
 }
 

@@ -27,11 +27,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Action, Error> {
     let stage = Stage {
         kind: "Cohort",
         identity: look.facts.object.identity(),
-        spec: look
-            .facts
-            .migration
-            .as_ref()
-            .map(|migration| &migration.spec),
+        spec: look.facts.migration.as_ref().map(|migration| &migration.spec),
         plan_digest: digest.as_deref(),
         job_uids: &look.job_uids,
     };

@@ -24,16 +24,9 @@ pub struct Context {
 
 impl Context {
     /// The context of one kind's controller, such as `migration`.
-    pub fn new(
-        client: Client,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-        kind: &str,
-    ) -> Result<Self, Error> {
-        let reporter = Reporter {
-            controller: format!("godwit.dev/{kind}-controller"),
-            instance: Some(settings.instance.clone()),
-        };
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>, kind: &str) -> Result<Self, Error> {
+        let reporter =
+            Reporter { controller: format!("godwit.dev/{kind}-controller"), instance: Some(settings.instance.clone()) };
         Ok(Self {
             recorder: Recorder::new(client.clone(), reporter),
             checks: Checks::new(settings.checks_may_reach_loopback)?,

@@ -16,11 +16,7 @@ pub struct Attempt {
 
 impl Attempt {
     pub fn new(verb: &'static str, resource: &'static str, object: impl Into<String>) -> Self {
-        Self {
-            verb,
-            resource,
-            object: object.into(),
-        }
+        Self { verb, resource, object: object.into() }
     }
 }
 
@@ -134,11 +130,7 @@ pub fn is_namespace_terminating(error: &kube::Error) -> bool {
         return false;
     };
     let causes = status.details.as_ref().map(|details| &details.causes);
-    status.code == 403
-        && causes
-            .into_iter()
-            .flatten()
-            .any(|cause| cause.reason == "NamespaceTerminating")
+    status.code == 403 && causes.into_iter().flatten().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 #[cfg(test)]
@@ -174,10 +166,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_verb_and_resource() {
-        assert_eq!(
-            refused(403).text(),
-            "failed to create jobs shop/crm-copy-1: no"
-        );
+        assert_eq!(refused(403).text(), "failed to create jobs shop/crm-copy-1: no");
         assert_eq!(refused(403).reason(), "PermissionDenied");
     }
 }

@@ -46,25 +46,14 @@ struct LastChange {
 
 /// Waits until this process holds the lease.
 pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
-    let elector = Elector {
-        api: Api::namespaced(client.clone(), &settings.namespace),
-        settings: settings.clone(),
-    };
+    let elector = Elector { api: Api::namespaced(client.clone(), &settings.namespace), settings: settings.clone() };
     let mut last: Option<LastChange> = None;
     loop {
         let began = Instant::now();
         match elector.attempt(&mut last, began).await {
             Ok(Some(lease)) => {
-                tracing::info!(
-                    lease = settings.name,
-                    identity = settings.identity,
-                    "Acquired Lease"
-                );
-                return Held {
-                    elector,
-                    lease,
-                    renewed: began,
-                };
+                tracing::info!(lease = settings.name, identity = settings.identity, "Acquired Lease");
+                return Held { elector, lease, renewed: began };
             }
             Ok(None) => {}
             Err(error) => {
@@ -77,11 +66,7 @@ pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
 
 impl Elector {
     /// One try: `None` while somebody else holds it.
-    async fn attempt(
-        &self,
-        last: &mut Option<LastChange>,
-        now: Instant,
-    ) -> Result<Option<Lease>, String> {
+    async fn attempt(&self, last: &mut Option<LastChange>, now: Instant) -> Result<Option<Lease>, String> {
         let limit = self.settings.renew_deadline;
         let Some(found) = timed(limit, self.api.get_opt(&self.settings.name)).await? else {
             let lease = self.lease(None);
@@ -106,21 +91,15 @@ impl Elector {
             *last = Some(LastChange { version, seen: now });
             return false;
         }
-        let promised = found
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.lease_duration_seconds);
+        let promised = found.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let promised = promised.and_then(|seconds| u64::try_from(seconds).ok());
         let patience = promised.map_or(self.settings.duration, Duration::from_secs);
-        last.as_ref()
-            .is_some_and(|last| now.duration_since(last.seen) > patience)
+        last.as_ref().is_some_and(|last| now.duration_since(last.seen) > patience)
     }
 
     /// The lease as ours, over the version that was read: of two who take it at once, one gets a conflict.
     fn lease(&self, found: Option<&Lease>) -> Lease {
-        let spec = found
-            .and_then(|found| found.spec.clone())
-            .unwrap_or_default();
+        let spec = found.and_then(|found| found.spec.clone()).unwrap_or_default();
         let renewal = spec.holder_identity.as_deref() == Some(&self.settings.identity);
         let now = Some(MicroTime(context::now()));
         let seconds = i32::try_from(self.settings.duration.as_secs().max(1)).unwrap_or(i32::MAX);
@@ -131,17 +110,10 @@ impl Elector {
                     namespace: Some(self.settings.namespace.clone()),
                     ..ObjectMeta::default()
                 },
-                |found| ObjectMeta {
-                    managed_fields: None,
-                    ..found.metadata.clone()
-                },
+                |found| ObjectMeta { managed_fields: None, ..found.metadata.clone() },
             ),
             spec: Some(LeaseSpec {
-                acquire_time: if renewal {
-                    spec.acquire_time
-                } else {
-                    now.clone()
-                },
+                acquire_time: if renewal { spec.acquire_time } else { now.clone() },
                 holder_identity: Some(self.settings.identity.clone()),
                 lease_duration_seconds: Some(seconds),
                 lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(!renewal)),
@@ -152,9 +124,7 @@ impl Elector {
     }
 
     async fn replace(&self, lease: &Lease) -> kube::Result<Lease> {
-        self.api
-            .replace(&self.settings.name, &params(), lease)
-            .await
+        self.api.replace(&self.settings.name, &params(), lease).await
     }
 }
 
@@ -221,16 +191,10 @@ fn holder(lease: &Lease) -> Option<String> {
 }
 
 fn params() -> PostParams {
-    PostParams {
-        field_manager: Some(MANAGER_CHILDREN.to_owned()),
-        ..PostParams::default()
-    }
+    PostParams { field_manager: Some(MANAGER_CHILDREN.to_owned()), ..PostParams::default() }
 }
 
-async fn timed<T>(
-    limit: Duration,
-    request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, String> {
+async fn timed<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(limit, request).await {
         Err(_) => Err("no answer in time".to_owned()),
         Ok(answer) => answer.map_err(|error| match error {

@@ -27,10 +27,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        Self {
-            lease: Arc::default(),
-            mood: Arc::new(Mutex::new(Mood::Well)),
-        }
+        Self { lease: Arc::default(), mood: Arc::new(Mutex::new(Mood::Well)) }
     }
 
     fn client(&self) -> Client {
@@ -48,9 +45,7 @@ impl Server {
 
     fn holder(&self) -> Option<String> {
         let lease = self.lease.lock().unwrap();
-        lease.as_ref()?["spec"]["holderIdentity"]
-            .as_str()
-            .map(str::to_owned)
+        lease.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
     }
 
     /// Writes past the elector, as a person or another program would.
@@ -69,14 +64,10 @@ impl Server {
             Mood::Well => {}
         }
         let method = request.method().clone();
-        let bytes = to_bytes(axum::body::Body::new(request.into_body()), 65_536)
-            .await
-            .unwrap();
+        let bytes = to_bytes(axum::body::Body::new(request.into_body()), 65_536).await.unwrap();
         let mut held = self.lease.lock().unwrap();
         if method == Method::GET {
-            return held
-                .as_ref()
-                .map_or_else(|| status(StatusCode::NOT_FOUND), ok);
+            return held.as_ref().map_or_else(|| status(StatusCode::NOT_FOUND), ok);
         }
         let mut sent: Value = serde_json::from_slice(&bytes).unwrap();
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
@@ -150,11 +141,7 @@ async fn a_holder_that_cannot_reach_the_server_gives_up_before_a_standby_may_tak
         server.be(mood);
         let lost = tokio::time::timeout(LONG, held.keep()).await.unwrap();
         assert_eq!(lost, Lost::NotRenewed, "{mood:?}");
-        assert!(
-            began.elapsed() < settings("a").duration,
-            "{mood:?}: {:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < settings("a").duration, "{mood:?}: {:?}", began.elapsed());
     }
 }
 
@@ -164,12 +151,7 @@ async fn a_lease_taken_by_force_is_noticed_at_the_next_renewal() {
     let mut held = acquire(&server.client(), &settings("a")).await;
     server.force("intruder");
     let lost = tokio::time::timeout(SHORT, held.keep()).await.unwrap();
-    assert_eq!(
-        lost,
-        Lost::Taken {
-            by: "intruder".into()
-        }
-    );
+    assert_eq!(lost, Lost::Taken { by: "intruder".into() });
     assert_eq!(server.holder().as_deref(), Some("intruder"));
 }
 
@@ -199,11 +181,7 @@ async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
     let (winner, mut held) = tokio::time::timeout(LONG, race).await.unwrap();
     assert!(began.elapsed() > settings("b").duration);
     assert_eq!(server.holder().as_deref(), Some(winner));
-    let loser = if winner == "b" {
-        settings_c
-    } else {
-        settings_b
-    };
+    let loser = if winner == "b" { settings_c } else { settings_b };
     let loser_client = server.client();
     tokio::select! {
         lost = held.keep() => panic!("{lost:?}"),

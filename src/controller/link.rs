@@ -28,10 +28,7 @@ impl<'de> Deserialize<'de> for CohortLink {
         // Ten thousand of these are kept: without the history of who wrote what they are a fifth of the size.
         metadata.managed_fields = None;
         let name = spec["migrationRef"]["name"].as_str();
-        Ok(Self {
-            metadata,
-            migration: name.unwrap_or_default().to_owned(),
-        })
+        Ok(Self { metadata, migration: name.unwrap_or_default().to_owned() })
     }
 }
 
@@ -66,10 +63,7 @@ mod tests {
     #[test]
     fn a_malformed_cohort_is_still_a_link() {
         for (spec, migration) in [
-            (
-                r#"{"migrationRef": {"name": "crm"}, "wave": "many"}"#,
-                "crm",
-            ),
+            (r#"{"migrationRef": {"name": "crm"}, "wave": "many"}"#, "crm"),
             (r#"{"migrationRef": 7}"#, ""),
             ("null", ""),
         ] {

@@ -26,22 +26,16 @@ pub async fn run(
     ctx.metrics.pass_began(kind);
     let began = Instant::now();
     let name = full_name(object);
-    let result = AssertUnwindSafe(pass)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            ctx.metrics.pass_panicked(kind);
-            Err(Error::Panic {
-                object: name.clone(),
-            })
-        });
+    let result = AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
+        ctx.metrics.pass_panicked(kind);
+        Err(Error::Panic { object: name.clone() })
+    });
     let ended = match &result {
         Err(_) => Pass::Error,
         Ok(action) if *action == Action::await_change() => Pass::Success,
         Ok(_) => Pass::RequeueAfter,
     };
-    ctx.metrics
-        .pass_ended(kind, ended, began.elapsed().as_secs_f64());
+    ctx.metrics.pass_ended(kind, ended, began.elapsed().as_secs_f64());
     match &result {
         Ok(_) => ctx.backoff.clear(&name),
         Err(error) => tell(ctx, kind, object, error).await,
@@ -56,10 +50,8 @@ pub fn wait_after(ctx: &Context, object: &ObjectReference, error: &Error) -> Dur
 
 fn full_name(object: &ObjectReference) -> String {
     let kind = object.kind.as_deref().unwrap_or_default();
-    let key = Key {
-        namespace: object.namespace.clone().unwrap_or_default(),
-        name: object.name.clone().unwrap_or_default(),
-    };
+    let key =
+        Key { namespace: object.namespace.clone().unwrap_or_default(), name: object.name.clone().unwrap_or_default() };
     format!("{kind} {key}")
 }
 
@@ -67,12 +59,7 @@ fn full_name(object: &ObjectReference) -> String {
 async fn tell(ctx: &Context, kind: &'static str, object: &ObjectReference, error: &Error) {
     let name = full_name(object);
     let class = error.class();
-    tracing::warn!(
-        object = name,
-        reason = error.reason(),
-        error = error.text(),
-        "Pass failed"
-    );
+    tracing::warn!(object = name, reason = error.reason(), error = error.text(), "Pass failed");
     if matches!(class, Class::Transient | Class::Conflict) {
         return;
     }
@@ -86,10 +73,6 @@ async fn tell(ctx: &Context, kind: &'static str, object: &ObjectReference, error
     };
     let attempt = Attempt::new("create", "events.events.k8s.io", name.as_str());
     if let Err(error) = call(attempt, ctx.recorder.publish(&event, object)).await {
-        tracing::warn!(
-            object = name,
-            error = error.text(),
-            "Event could not be published"
-        );
+        tracing::warn!(object = name, error = error.text(), "Event could not be published");
     }
 }

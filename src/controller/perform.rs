@@ -57,23 +57,9 @@ pub fn look_again() -> Action {
     Action::requeue(jittered(SOON))
 }
 
-pub async fn perform<K: Kind>(
-    ctx: &Context,
-    recorded: Recorded<K>,
-    stage: &Stage<'_>,
-) -> Result<Action, Error> {
-    let Recorded {
-        object,
-        effects,
-        notes,
-        wait,
-    } = recorded;
-    let Effects {
-        jobs,
-        abandoned_jobs,
-        route_table,
-        finalizer,
-    } = effects;
+pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stage<'_>) -> Result<Action, Error> {
+    let Recorded { object, effects, notes, wait } = recorded;
+    let Effects { jobs, abandoned_jobs, route_table, finalizer } = effects;
     // The finalizer comes before anything that would have to be cleaned up, and goes after everything else.
     if finalizer == Some(FinalizerChange::Add)
         && change_finalizer(ctx, &object, FinalizerChange::Add).await? == Effect::LookAgain
@@ -118,20 +104,9 @@ fn after(wait: Wait, now: Timestamp) -> Action {
 }
 
 /// Creates the Job. A Job of that name that is ours is the same Job; one that is not is for the next decision to see.
-async fn ensure_job(
-    ctx: &Context,
-    stage: &Stage<'_>,
-    request: &JobRequest,
-) -> Result<Effect, Error> {
-    let spec = stage.spec.ok_or_else(|| Error::NoMigration {
-        job: request.name.clone(),
-    })?;
-    let job = build_job(&JobOrder {
-        request,
-        spec,
-        plan_digest: stage.plan_digest,
-        settings: &ctx.settings.pods,
-    })?;
+async fn ensure_job(ctx: &Context, stage: &Stage<'_>, request: &JobRequest) -> Result<Effect, Error> {
+    let spec = stage.spec.ok_or_else(|| Error::NoMigration { job: request.name.clone() })?;
+    let job = build_job(&JobOrder { request, spec, plan_digest: stage.plan_digest, settings: &ctx.settings.pods })?;
     if create_job(ctx, &job).await? {
         tracing::info!(job = request.name, owner = %stage.identity.name, "Created Job");
         return Ok(Effect::Done);
@@ -145,21 +120,14 @@ async fn ensure_job(
             && same(crate::api::names::LABEL_STEP)
             && same(crate::api::names::LABEL_ATTEMPT)
     });
-    Ok(if ours {
-        Effect::Done
-    } else {
-        Effect::LookAgain
-    })
+    Ok(if ours { Effect::Done } else { Effect::LookAgain })
 }
 
 /// False: there is an object of that name already.
 async fn create_job(ctx: &Context, job: &Job) -> Result<bool, Error> {
     let namespace = job.namespace().unwrap_or_default();
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &namespace);
-    let params = PostParams {
-        field_manager: Some(MANAGER_CHILDREN.to_owned()),
-        ..PostParams::default()
-    };
+    let params = PostParams { field_manager: Some(MANAGER_CHILDREN.to_owned()), ..PostParams::default() };
     let attempt = Attempt::new("create", "jobs", format!("{namespace}/{}", job.name_any()));
     match call(attempt, api.create(&params, job)).await {
         Ok(_) => Ok(true),
@@ -172,17 +140,12 @@ async fn create_job(ctx: &Context, job: &Job) -> Result<bool, Error> {
 /// to the API server, so its name is occupied instead.
 async fn stop_job(ctx: &Context, stage: &Stage<'_>, name: &str) -> Result<(), Error> {
     let Some(uid) = stage.job_uids.get(name) else {
-        let owner = Owner {
-            kind: stage.kind,
-            identity: &stage.identity,
-        };
+        let owner = Owner { kind: stage.kind, identity: &stage.identity };
         let placeholder = build_placeholder(&owner, name, &ctx.settings.pods);
         return create_job(ctx, &placeholder).await.map(|_| ());
     };
-    let params = DeleteParams::foreground().preconditions(Preconditions {
-        uid: Some(uid.clone()),
-        resource_version: None,
-    });
+    let params =
+        DeleteParams::foreground().preconditions(Preconditions { uid: Some(uid.clone()), resource_version: None });
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &stage.identity.namespace);
     let attempt = Attempt::new("delete", "jobs", full_name(&stage.identity, name));
     match call(attempt, api.delete(name, &params)).await {
@@ -207,29 +170,17 @@ fn full_name(identity: &Identity, name: &str) -> String {
 
 /// Forced: the key `routes.json` is ours by the Migration's spec, and applications that read a stale table write to the wrong
 /// side. Other keys of the `ConfigMap` stay with whoever wrote them.
-async fn apply_route_table(
-    ctx: &Context,
-    migration: &Identity,
-    content: &RouteTableContent,
-) -> Result<(), Error> {
+async fn apply_route_table(ctx: &Context, migration: &Identity, content: &RouteTableContent) -> Result<(), Error> {
     let table = build_route_table(migration, content);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &migration.namespace);
-    let attempt = Attempt::new(
-        "patch",
-        "configmaps",
-        full_name(migration, &content.config_map),
-    );
+    let attempt = Attempt::new("patch", "configmaps", full_name(migration, &content.config_map));
     let params = PatchParams::apply(MANAGER_ROUTING).force();
     let patch = Patch::Apply(&table);
     call(attempt, api.patch(&content.config_map, &params, &patch)).await?;
     Ok(())
 }
 
-async fn change_finalizer<K: Kind>(
-    ctx: &Context,
-    object: &K,
-    change: FinalizerChange,
-) -> Result<Effect, Error> {
+async fn change_finalizer<K: Kind>(ctx: &Context, object: &K, change: FinalizerChange) -> Result<Effect, Error> {
     let mut finalizers: Vec<String> = object.finalizers().to_vec();
     finalizers.retain(|name| name != FINALIZER);
     if change == FinalizerChange::Add {
@@ -242,15 +193,8 @@ async fn change_finalizer<K: Kind>(
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
-    let params = PatchParams {
-        field_manager: Some(MANAGER_CHILDREN.to_owned()),
-        ..PatchParams::default()
-    };
-    let attempt = Attempt {
-        verb: "patch",
-        resource: K::RESOURCE,
-        object: format!("{namespace}/{name} (finalizers)"),
-    };
+    let params = PatchParams { field_manager: Some(MANAGER_CHILDREN.to_owned()), ..PatchParams::default() };
+    let attempt = Attempt { verb: "patch", resource: K::RESOURCE, object: format!("{namespace}/{name} (finalizers)") };
     let patch = Patch::Merge(&patch);
     let request = api.patch_metadata(&name, &params, &patch);
     match call(attempt, request).await {
@@ -266,11 +210,7 @@ async fn tell<K: Kind>(ctx: &Context, object: &K, notes: &[Note]) {
     let regarding = object.object_ref(&());
     for note in notes {
         let event = Event {
-            type_: if note.warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
             reason: note.reason.to_owned(),
             note: Some(clipped(&note.message, MAX_NOTE)),
             action: note.action.to_owned(),
@@ -278,11 +218,7 @@ async fn tell<K: Kind>(ctx: &Context, object: &K, notes: &[Note]) {
         };
         let attempt = Attempt::new("create", "events.events.k8s.io", object.name_any());
         if let Err(error) = call(attempt, ctx.recorder.publish(&event, &regarding)).await {
-            tracing::warn!(
-                error = error.text(),
-                reason = note.reason,
-                "Event could not be published"
-            );
+            tracing::warn!(error = error.text(), reason = note.reason, "Event could not be published");
         }
     }
 }
@@ -296,27 +232,18 @@ mod tests {
     #[test]
     fn a_wait_for_a_change_still_looks_again_after_ten_minutes() {
         let action = format!("{:?}", after(Wait::ForChange, NOW));
-        assert!(
-            action.contains("requeue_after: Some(6") || action.contains("requeue_after: Some(7"),
-            "{action}"
-        );
+        assert!(action.contains("requeue_after: Some(6") || action.contains("requeue_after: Some(7"), "{action}");
     }
 
     #[test]
     fn a_wait_for_the_past_does_not_spin() {
         let past = Timestamp::from_second(-60).unwrap();
-        assert_eq!(
-            after(Wait::Until(past), NOW),
-            Action::requeue(Duration::from_millis(50))
-        );
+        assert_eq!(after(Wait::Until(past), NOW), Action::requeue(Duration::from_millis(50)));
     }
 
     #[test]
     fn a_wait_until_a_time_looks_again_then() {
         let then = Timestamp::from_second(15).unwrap();
-        assert_eq!(
-            after(Wait::Until(then), NOW),
-            Action::requeue(Duration::from_secs(15))
-        );
+        assert_eq!(after(Wait::Until(then), NOW), Action::requeue(Duration::from_secs(15)));
     }
 }

@@ -61,12 +61,7 @@ pub async fn record_intent<K: Kind>(
     read: &K,
     decision: Decision<K::Status>,
 ) -> Result<Outcome<K>, Error> {
-    let Decision {
-        status,
-        effects,
-        notes,
-        wait,
-    } = decision;
+    let Decision { status, effects, notes, wait } = decision;
     let object = if read.status() == Some(&status) {
         read.clone()
     } else {
@@ -76,12 +71,7 @@ pub async fn record_intent<K: Kind>(
             Err(error) => return Err(error),
         }
     };
-    Ok(Outcome::Landed(Box::new(Recorded {
-        object,
-        effects,
-        notes,
-        wait,
-    })))
+    Ok(Outcome::Landed(Box::new(Recorded { object, effects, notes, wait })))
 }
 
 /// Replaced whole, not applied: a field that somebody else put into our status would otherwise stay there for ever.
@@ -93,15 +83,8 @@ async fn write_status<K: Kind>(ctx: &Context, read: &K, status: K::Status) -> Re
     let mut body = read.clone();
     body.meta_mut().managed_fields = None;
     *body.status_mut() = Some(status);
-    let params = PostParams {
-        field_manager: Some(MANAGER_STATUS.to_owned()),
-        ..PostParams::default()
-    };
-    let attempt = Attempt {
-        verb: "update",
-        resource: K::RESOURCE,
-        object: format!("{namespace}/{name} (status)"),
-    };
+    let params = PostParams { field_manager: Some(MANAGER_STATUS.to_owned()), ..PostParams::default() };
+    let attempt = Attempt { verb: "update", resource: K::RESOURCE, object: format!("{namespace}/{name} (status)") };
     call(attempt, api.replace_status(&name, &params, &body)).await
 }
 

@@ -20,9 +20,7 @@ pub async fn wait_for_kinds(client: &Client, readiness: &Readiness) {
             Ok(None) => return,
             Ok(Some(kind)) => {
                 tracing::warn!(definition = kind, "CustomResourceDefinition is missing");
-                readiness.not_yet(format!(
-                    "the CustomResourceDefinition {kind} is not installed"
-                ));
+                readiness.not_yet(format!("the CustomResourceDefinition {kind} is not installed"));
             }
             Err(error) => {
                 tracing::warn!(error, "API server could not be asked for its kinds");
@@ -42,9 +40,7 @@ async fn missing(client: &Client) -> Result<Option<String>, String> {
         Err(error) if is_absent(&error) => Vec::new(),
         Err(error) => return Err(error.text()),
     };
-    let absent = KINDS
-        .into_iter()
-        .find(|kind| !served.iter().any(|resource| resource.name == *kind));
+    let absent = KINDS.into_iter().find(|kind| !served.iter().any(|resource| resource.name == *kind));
     Ok(absent.map(|kind| format!("{kind}.{GROUP}")))
 }
 

@@ -33,25 +33,13 @@ pub struct Bulletin {
 
 impl Bulletin {
     pub fn concerned(&self, migration: &Migration) -> Concerned {
-        let key = format!(
-            "{}/{}",
-            migration.namespace().unwrap_or_default(),
-            migration.name_any()
-        );
+        let key = format!("{}/{}", migration.namespace().unwrap_or_default(), migration.name_any());
         let next = published(migration);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match last.insert(key, next.clone()) {
             Some(before) if before.rest == next.rest => {
-                let changed: BTreeSet<_> = before
-                    .admitted
-                    .symmetric_difference(&next.admitted)
-                    .cloned()
-                    .collect();
-                if changed.is_empty() {
-                    Concerned::Nobody
-                } else {
-                    Concerned::Only(changed)
-                }
+                let changed: BTreeSet<_> = before.admitted.symmetric_difference(&next.admitted).cloned().collect();
+                if changed.is_empty() { Concerned::Nobody } else { Concerned::Only(changed) }
             }
             _ => Concerned::Everybody,
         }
@@ -61,15 +49,10 @@ impl Bulletin {
 fn published(migration: &Migration) -> Published {
     let status = migration.status.as_ref();
     let conditions = status.map(|status| &status.conditions);
-    let said: Vec<_> = conditions
-        .into_iter()
-        .flatten()
-        .map(|condition| (&condition.type_, &condition.status))
-        .collect();
+    let said: Vec<_> =
+        conditions.into_iter().flatten().map(|condition| (&condition.type_, &condition.status)).collect();
     Published {
-        admitted: status
-            .map(|status| status.admitted.iter().cloned().collect())
-            .unwrap_or_default(),
+        admitted: status.map(|status| status.admitted.iter().cloned().collect()).unwrap_or_default(),
         rest: json!({
             "uid": migration.uid(),
             "generation": migration.metadata.generation,

@@ -28,12 +28,7 @@ use crate::metrics::Metrics;
 type MigrationMeta = PartialObjectMeta<Migration>;
 
 /// Watches every wanted namespace; returns when asked to stop and all passes have ended.
-pub async fn run(
-    client: &Client,
-    settings: &Settings,
-    metrics: &Arc<Metrics>,
-    stop: &Stop,
-) -> Result<(), Error> {
+pub async fn run(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, stop: &Stop) -> Result<(), Error> {
     let context = |kind| {
         metrics.concurrency(kind, settings.concurrency);
         Context::new(client.clone(), settings.clone(), Arc::clone(metrics), kind).map(Arc::new)
@@ -42,25 +37,12 @@ pub async fn run(
     let scopes = if settings.namespaces.is_empty() {
         vec![Scope(None)]
     } else {
-        settings
-            .namespaces
-            .iter()
-            .cloned()
-            .map(|name| Scope(Some(name)))
-            .collect()
+        settings.namespaces.iter().cloned().map(|name| Scope(Some(name))).collect()
     };
     let mut controllers: Vec<BoxFuture<'static, ()>> = Vec::new();
     for scope in &scopes {
-        controllers.push(Box::pin(migrations(
-            Arc::clone(&of_migrations),
-            scope.clone(),
-            stop.clone(),
-        )));
-        controllers.push(Box::pin(cohorts(
-            Arc::clone(&of_cohorts),
-            scope.clone(),
-            stop.clone(),
-        )));
+        controllers.push(Box::pin(migrations(Arc::clone(&of_migrations), scope.clone(), stop.clone())));
+        controllers.push(Box::pin(cohorts(Arc::clone(&of_cohorts), scope.clone(), stop.clone())));
     }
     while !controllers.is_empty() {
         let ((), _, rest) = select_all(controllers).await;
@@ -110,11 +92,9 @@ async fn migrations(ctx: Arc<Context>, scope: Scope, stop: Stop) {
             let named = !cohort.migration.is_empty();
             named.then(|| ObjectRef::new(&cohort.migration).within(&namespace))
         })
-        .watches(
-            scope.api::<DeserializeGuard<Approval>>(client),
-            whole(),
-            |approval| subject(&approval, SubjectKind::Migration),
-        )
+        .watches(scope.api::<DeserializeGuard<Approval>>(client), whole(), |approval| {
+            subject(&approval, SubjectKind::Migration)
+        })
         .with_config(config(&ctx))
         .graceful_shutdown_on(stop)
         .run(reconcile_migration, after_error, Arc::clone(&ctx));
@@ -128,16 +108,12 @@ async fn cohorts(ctx: Arc<Context>, scope: Scope, stop: Stop) {
     let bulletin = Bulletin::default();
     let outcomes = controller
         .owns(scope.api::<PartialObjectMeta<Job>>(client), managed())
-        .watches(
-            scope.api::<DeserializeGuard<Migration>>(client),
-            whole(),
-            move |migration| concerned(&known, &bulletin, &migration),
-        )
-        .watches(
-            scope.api::<DeserializeGuard<Approval>>(client),
-            whole(),
-            |approval| subject(&approval, SubjectKind::Cohort),
-        )
+        .watches(scope.api::<DeserializeGuard<Migration>>(client), whole(), move |migration| {
+            concerned(&known, &bulletin, &migration)
+        })
+        .watches(scope.api::<DeserializeGuard<Approval>>(client), whole(), |approval| {
+            subject(&approval, SubjectKind::Cohort)
+        })
         .with_config(config(&ctx))
         .graceful_shutdown_on(stop)
         .run(reconcile_cohort, after_error, Arc::clone(&ctx));
@@ -161,9 +137,7 @@ fn concerned(
         Concerned::Only(names) => {
             let namespace = namespace.unwrap_or_default();
             let names = names.iter();
-            names
-                .map(|name| ObjectRef::new(name).within(&namespace))
-                .collect()
+            names.map(|name| ObjectRef::new(name).within(&namespace)).collect()
         }
         Concerned::Everybody => known
             .state_filter(|cohort| cohort.migration == name && cohort.namespace() == namespace)
@@ -182,19 +156,10 @@ where
     (subject.kind == kind).then(|| ObjectRef::new(&subject.name).within(&namespace))
 }
 
-async fn reconcile_migration(
-    object: Arc<MigrationMeta>,
-    ctx: Arc<Context>,
-) -> Result<Action, Error> {
+async fn reconcile_migration(object: Arc<MigrationMeta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = Key::of(&*object);
     let reference = object.object_ref(&());
-    pass::run(
-        &ctx,
-        "migration",
-        &reference,
-        migration::reconcile(&ctx, &key),
-    )
-    .await
+    pass::run(&ctx, "migration", &reference, migration::reconcile(&ctx, &key)).await
 }
 
 async fn reconcile_cohort(object: Arc<CohortLink>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -214,12 +179,7 @@ where
 async fn drain<K, S>(kind: &'static str, outcomes: S)
 where
     K: Resource,
-    S: futures::Stream<
-            Item = Result<
-                (ObjectRef<K>, Action),
-                kube::runtime::controller::Error<Error, watcher::Error>,
-            >,
-        >,
+    S: futures::Stream<Item = Result<(ObjectRef<K>, Action), kube::runtime::controller::Error<Error, watcher::Error>>>,
     K::DynamicType: std::fmt::Debug,
 {
     outcomes

@@ -31,83 +31,46 @@ pub enum Waiting {
 
 /// Decides over all cohorts of the migration.
 pub fn admit(cohorts: &[CohortView], max_concurrent: u32) -> Admission {
-    let mut ordered: Vec<&CohortView> = cohorts
-        .iter()
-        .filter(|cohort| cohort.object.deleted_at.is_none())
-        .collect();
+    let mut ordered: Vec<&CohortView> = cohorts.iter().filter(|cohort| cohort.object.deleted_at.is_none()).collect();
     // The remainder takes whoever is left, so it comes after everything else, whatever its wave says.
-    ordered.sort_by_key(|cohort| {
-        (
-            cohort.spec.select.remainder.is_some(),
-            cohort.spec.wave,
-            cohort.object.name.clone(),
-        )
-    });
+    ordered.sort_by_key(|cohort| (turn_of(cohort), cohort.object.name.clone()));
 
-    let under_way: Vec<&CohortView> = ordered
-        .iter()
-        .copied()
-        .filter(|cohort| is_under_way(cohort))
-        .collect();
-    let mut admitted: Vec<String> = under_way
-        .iter()
-        .map(|cohort| cohort.object.name.clone())
-        .collect();
-    let free = (max_concurrent as usize).saturating_sub(admitted.len());
-
-    let first_open = ordered
-        .iter()
-        .copied()
-        .find(|cohort| step_of(&cohort.status) != CohortStep::Done);
-    let Some(first_open) = first_open else {
+    let under_way: Vec<&CohortView> = ordered.iter().copied().filter(|cohort| is_under_way(cohort)).collect();
+    let mut admitted = names(&under_way);
+    let Some(turn) =
+        ordered.iter().find(|cohort| step_of(&cohort.status) != CohortStep::Done).map(|open| turn_of(open))
+    else {
         return ended(&ordered);
     };
-    let same_turn = |cohort: &&CohortView| {
-        cohort.spec.select.remainder.is_some() == first_open.spec.select.remainder.is_some()
-            && (cohort.spec.wave == first_open.spec.wave || cohort.spec.select.remainder.is_some())
-    };
-    let blocked = ordered
-        .iter()
-        .copied()
-        .filter(same_turn)
-        .find(|cohort| step_of(&cohort.status).is_backward());
-    if let Some(blocked) = blocked {
-        return Admission {
-            admitted,
-            starts_new: false,
-            waits_for: Waiting::Person(attention(blocked)),
-        };
+    let turn: Vec<&CohortView> = ordered.into_iter().filter(|cohort| turn_of(cohort) == turn).collect();
+    if let Some(back) = turn.iter().find(|cohort| step_of(&cohort.status).is_backward()) {
+        return Admission { admitted, starts_new: false, waits_for: Waiting::Person(attention(back)) };
     }
-    let starting: Vec<String> = ordered
-        .iter()
-        .copied()
-        .filter(same_turn)
-        .filter(|cohort| step_of(&cohort.status) == CohortStep::Pending)
-        .take(free)
-        .map(|cohort| cohort.object.name.clone())
-        .collect();
-    let starts_new = !starting.is_empty();
-    admitted.extend(starting);
-    let stalled = under_way.iter().find(|cohort| is_stalled(cohort));
-    let waits_for = match stalled {
+    let free = (max_concurrent as usize).saturating_sub(admitted.len());
+    let pending = turn.into_iter().filter(|cohort| step_of(&cohort.status) == CohortStep::Pending);
+    let starting: Vec<&CohortView> = pending.take(free).collect();
+    admitted.extend(names(&starting));
+    let waits_for = match under_way.iter().find(|cohort| is_stalled(cohort)) {
         Some(stalled) => Waiting::Person(attention(stalled)),
-        None => Waiting::Cohorts(Why::new(
-            reason::MOVING,
-            format!("Under way: {}", listed(&admitted)),
-        )),
+        None => Waiting::Cohorts(Why::new(reason::MOVING, format!("Under way: {}", listed(&admitted)))),
     };
-    Admission {
-        admitted,
-        starts_new,
-        waits_for,
+    Admission { admitted, starts_new: !starting.is_empty(), waits_for }
+}
+
+/// Cohorts of one turn may move together; turns follow each other.
+fn turn_of(cohort: &CohortView) -> (bool, i32) {
+    match cohort.spec.select.remainder {
+        Some(_) => (true, 0),
+        None => (false, cohort.spec.wave),
     }
 }
 
+fn names(cohorts: &[&CohortView]) -> Vec<String> {
+    cohorts.iter().map(|cohort| cohort.object.name.clone()).collect()
+}
+
 fn ended(ordered: &[&CohortView]) -> Admission {
-    let waits_for = if ordered
-        .iter()
-        .any(|cohort| cohort.spec.select.remainder.is_some())
-    {
+    let waits_for = if ordered.iter().any(|cohort| cohort.spec.select.remainder.is_some()) {
         Waiting::Nothing
     } else {
         let message = if ordered.is_empty() {
@@ -117,28 +80,18 @@ fn ended(ordered: &[&CohortView]) -> Admission {
         };
         Waiting::Person(Why::new(reason::COHORTS_REQUIRED, message))
     };
-    Admission {
-        admitted: Vec::new(),
-        starts_new: false,
-        waits_for,
-    }
+    Admission { admitted: Vec::new(), starts_new: false, waits_for }
 }
 
 fn attention(cohort: &CohortView) -> Why {
-    let step = step_of(&cohort.status).as_str();
-    let detail = cohort
-        .status
-        .step
-        .as_ref()
-        .and_then(|step| step.stalled.as_ref());
-    let detail = detail.map_or_else(String::new, |stalled| format!(": {}", stalled.message));
-    Why::new(
-        reason::COHORT_NEEDS_ATTENTION,
-        format!(
-            "Cohort {} is at {step}{detail}; later cohorts wait for it",
-            cohort.object.name
-        ),
-    )
+    let name = &cohort.object.name;
+    let stalled = cohort.status.step.as_ref().and_then(|step| step.stalled.as_ref());
+    let told = match (stalled, step_of(&cohort.status)) {
+        (Some(stalled), step) => format!("Cohort {name} is stalled at {}: {}", step.as_str(), stalled.message),
+        (None, CohortStep::RolledBack) => format!("Cohort {name} was rolled back; later cohorts wait for its retry"),
+        (None, _) => format!("Cohort {name} is going back; later cohorts wait for it"),
+    };
+    Why::new(reason::COHORT_NEEDS_ATTENTION, told)
 }
 
 /// Takes a place in the concurrency limit: forward and not done, or on its way back.
@@ -149,21 +102,13 @@ pub fn is_under_way(cohort: &CohortView) -> bool {
 
 /// Waits for a person in the middle of a step.
 pub fn is_stalled(cohort: &CohortView) -> bool {
-    cohort
-        .status
-        .step
-        .as_ref()
-        .is_some_and(|step| step.stalled.is_some())
+    cohort.status.step.as_ref().is_some_and(|step| step.stalled.is_some())
 }
 
 /// At most five names, and how many more.
 fn listed(names: &[String]) -> String {
     let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 {
-        format!("{shown} and {} more", names.len() - 5)
-    } else {
-        shown
-    }
+    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
 }
 
 #[cfg(test)]
@@ -173,19 +118,13 @@ mod tests {
     use jiff::Timestamp;
 
     fn cohort(name: &str, wave: i32, step: CohortStep) -> CohortView {
-        let select = if name == "rest" {
-            serde_json::json!({"remainder": {}})
-        } else {
-            serde_json::json!({"percent": 1})
-        };
+        let select =
+            if name == "rest" { serde_json::json!({"remainder": {}}) } else { serde_json::json!({"percent": 1}) };
         let spec = serde_json::from_value(
             serde_json::json!({"migrationRef": {"name": "crm"}, "wave": wave, "select": select}),
         );
         let mut view = CohortView {
-            object: crate::plan::observed::ObjectFacts {
-                name: name.into(),
-                ..Default::default()
-            },
+            object: crate::plan::observed::ObjectFacts { name: name.into(), ..Default::default() },
             spec: spec.unwrap(),
             status: crate::api::CohortStatus::default(),
         };
@@ -207,11 +146,7 @@ mod tests {
 
     #[test]
     fn one_wave_shares_the_concurrency_limit() {
-        let wave = [
-            cohort("a", 1, Soak),
-            cohort("b", 1, Pending),
-            cohort("c", 1, Pending),
-        ];
+        let wave = [cohort("a", 1, Soak), cohort("b", 1, Pending), cohort("c", 1, Pending)];
         assert_eq!(admit(&wave, 1).admitted, ["a"]);
         assert_eq!(admit(&wave, 2).admitted, ["a", "b"]);
     }
@@ -225,22 +160,15 @@ mod tests {
 
     #[test]
     fn a_rolled_back_cohort_holds_the_waves_behind_it() {
-        let answer = admit(
-            &[cohort("first", 1, RolledBack), cohort("second", 2, Pending)],
-            5,
-        );
+        let answer = admit(&[cohort("first", 1, RolledBack), cohort("second", 2, Pending)], 5);
         assert_eq!(answer.admitted, Vec::<String>::new());
-        assert!(
-            matches!(answer.waits_for, Waiting::Person(why) if why.reason == reason::COHORT_NEEDS_ATTENTION)
-        );
+        assert!(matches!(answer.waits_for, Waiting::Person(why) if why.reason == reason::COHORT_NEEDS_ATTENTION));
     }
 
     #[test]
     fn without_a_remainder_the_move_never_ends_by_itself() {
         let answer = admit(&[cohort("only", 1, Done)], 5);
-        assert!(
-            matches!(answer.waits_for, Waiting::Person(why) if why.reason == reason::COHORTS_REQUIRED)
-        );
+        assert!(matches!(answer.waits_for, Waiting::Person(why) if why.reason == reason::COHORTS_REQUIRED));
         let whole = admit(&[cohort("only", 1, Done), cohort("rest", 1, Done)], 5);
         assert_eq!(whole.waits_for, Waiting::Nothing);
     }

@@ -19,14 +19,8 @@ pub struct Question<'a> {
 }
 
 /// Why the step must wait; `None` when it may go on.
-pub fn missing(
-    required: &[RequiredApproval],
-    given: &[ApprovalSpec],
-    question: Question<'_>,
-) -> Option<Why> {
-    let rule = required
-        .iter()
-        .find(|rule| rule.before == question.before && rule.required > 0)?;
+pub fn missing(required: &[RequiredApproval], given: &[ApprovalSpec], question: Question<'_>) -> Option<Why> {
+    let rule = required.iter().find(|rule| rule.before == question.before && rule.required > 0)?;
     let answers = given.iter().filter(|approval| {
         approval.subject.kind == question.kind
             && approval.subject.name == question.name
@@ -38,10 +32,7 @@ pub fn missing(
         if answer.digest != question.digest {
             other_digests += 1;
         } else if answer.decision == Decision::Reject {
-            let message = format!(
-                "{} rejected this step; delete that Approval, or roll back",
-                answer.by
-            );
+            let message = format!("{} rejected this step; delete that Approval, or roll back", answer.by);
             return Some(Why::new(reason::APPROVAL_REJECTED, message));
         } else {
             approvers.insert(answer.by.as_str());
@@ -72,10 +63,7 @@ mod tests {
 
     fn approval(by: &str, digest: &str, decision: Decision) -> ApprovalSpec {
         ApprovalSpec {
-            subject: Subject {
-                kind: SubjectKind::Cohort,
-                name: "canary".into(),
-            },
+            subject: Subject { kind: SubjectKind::Cohort, name: "canary".into() },
             before: ApprovedStep::Cutover,
             digest: digest.into(),
             decision,
@@ -85,45 +73,27 @@ mod tests {
     }
 
     fn ask(given: &[ApprovalSpec]) -> Option<Why> {
-        let rule = RequiredApproval {
-            before: ApprovedStep::Cutover,
-            required: 2,
-        };
-        let question = Question {
-            kind: SubjectKind::Cohort,
-            name: "canary",
-            before: ApprovedStep::Cutover,
-            digest: "sha256:now",
-        };
+        let rule = RequiredApproval { before: ApprovedStep::Cutover, required: 2 };
+        let question =
+            Question { kind: SubjectKind::Cohort, name: "canary", before: ApprovedStep::Cutover, digest: "sha256:now" };
         missing(&[rule], given, question)
     }
 
     #[test]
     fn one_person_counts_once_however_often_they_approve() {
-        let twice = [
-            approval("alice", "sha256:now", Decision::Approve),
-            approval("alice", "sha256:now", Decision::Approve),
-        ];
+        let twice =
+            [approval("alice", "sha256:now", Decision::Approve), approval("alice", "sha256:now", Decision::Approve)];
         assert_eq!(ask(&twice).unwrap().reason, reason::APPROVAL_REQUIRED);
-        let two = [
-            approval("alice", "sha256:now", Decision::Approve),
-            approval("bob", "sha256:now", Decision::Approve),
-        ];
+        let two =
+            [approval("alice", "sha256:now", Decision::Approve), approval("bob", "sha256:now", Decision::Approve)];
         assert_eq!(ask(&two), None);
     }
 
     #[test]
     fn an_approval_of_another_digest_does_not_count_and_is_mentioned() {
-        let given = [
-            approval("alice", "sha256:now", Decision::Approve),
-            approval("bob", "sha256:old", Decision::Approve),
-        ];
-        assert!(
-            ask(&given)
-                .unwrap()
-                .message
-                .contains("1 approve another digest")
-        );
+        let given =
+            [approval("alice", "sha256:now", Decision::Approve), approval("bob", "sha256:old", Decision::Approve)];
+        assert!(ask(&given).unwrap().message.contains("1 approve another digest"));
     }
 
     #[test]
@@ -138,12 +108,8 @@ mod tests {
 
     #[test]
     fn nothing_is_waited_for_where_nobody_must_approve() {
-        let question = Question {
-            kind: SubjectKind::Cohort,
-            name: "canary",
-            before: ApprovedStep::Cutover,
-            digest: "sha256:now",
-        };
+        let question =
+            Question { kind: SubjectKind::Cohort, name: "canary", before: ApprovedStep::Cutover, digest: "sha256:now" };
         assert_eq!(missing(&[], &[], question), None);
     }
 }

@@ -49,37 +49,29 @@ pub fn settle(step: &StepStatus, jobs: &Jobs) -> Attempt {
         return Attempt::Idle;
     };
     match jobs.get(&job.name) {
-        None if job.seen => Attempt::Lost {
-            message: format!("Job {} vanished before it ended", job.name),
-        },
+        None if job.seen => Attempt::Lost { message: format!("Job {} vanished before it ended", job.name) },
         None => Attempt::Unseen,
-        Some(JobState::Running { progress, trouble }) => Attempt::Running {
-            progress: progress.clone(),
-            trouble: trouble.clone(),
-        },
+        Some(JobState::Running { progress, trouble }) => {
+            Attempt::Running { progress: progress.clone(), trouble: trouble.clone() }
+        }
         Some(JobState::Terminating) => Attempt::Terminating,
         Some(JobState::Foreign) => Attempt::Refused(Refusal {
             reason: reason::JOB_NAME_TAKEN,
-            message: format!(
-                "Job {} exists and belongs to somebody else; delete it, then request a retry",
-                job.name
-            ),
+            message: format!("Job {} exists and belongs to somebody else; delete it, then request a retry", job.name),
             report: None,
         }),
-        Some(JobState::Succeeded {
-            report: Some(report),
-        }) if report.result == ReportResult::Pass => Attempt::Passed(report.clone()),
-        Some(JobState::Succeeded {
-            report: Some(report),
-        }) => Attempt::Refused(Refusal {
+        Some(JobState::Succeeded { report: Some(report) }) if report.result == ReportResult::Pass => {
+            Attempt::Passed(report.clone())
+        }
+        Some(JobState::Succeeded { report: Some(report) }) => Attempt::Refused(Refusal {
             reason: reason::DATA_DIFFERS,
             message: describe(report, "The step ended without passing"),
             report: Some(report.clone()),
         }),
         // Steps are idempotent and their reports durable: asking again costs little, guessing could cost data.
-        Some(JobState::Succeeded { report: None }) => Attempt::Lost {
-            message: format!("the report of Job {} went with its pod", job.name),
-        },
+        Some(JobState::Succeeded { report: None }) => {
+            Attempt::Lost { message: format!("the report of Job {} went with its pod", job.name) }
+        }
         Some(JobState::Failed(failure)) => judge(failure),
     }
 }
@@ -88,33 +80,18 @@ fn judge(failure: &Failure) -> Attempt {
     let report = failure.report.as_ref();
     let permanent = match failure.exit_code {
         Some(exit::DATA_DIFFERS) => Some((reason::DATA_DIFFERS, "A comparison found a difference")),
-        Some(exit::INPUT_MISSING) => {
-            Some((reason::INPUT_MISSING, "Something the step needs is missing"))
-        }
+        Some(exit::INPUT_MISSING) => Some((reason::INPUT_MISSING, "Something the step needs is missing")),
         Some(exit::NOT_PERMITTED) => Some((reason::NOT_PERMITTED, "Permission was refused")),
-        Some(exit::MISCONFIGURED) => Some((
-            reason::MISCONFIGURED,
-            "The step cannot use its configuration",
-        )),
+        Some(exit::MISCONFIGURED) => Some((reason::MISCONFIGURED, "The step cannot use its configuration")),
         _ => None,
     };
-    match permanent {
-        Some((reason, what)) => Attempt::Refused(Refusal {
-            reason,
-            message: report.map_or_else(|| what.to_owned(), |report| describe(report, what)),
-            report: report.cloned(),
-        }),
-        None => {
-            let code = failure.exit_code.map_or_else(
-                || "no exit code".to_owned(),
-                |code| format!("exit code {code}"),
-            );
-            let what = format!("attempt failed ({}, {code})", failure.reason);
-            Attempt::Lost {
-                message: report.map_or_else(|| what.clone(), |report| describe(report, &what)),
-            }
-        }
+    if let Some((reason, what)) = permanent {
+        let message = report.map_or_else(|| what.to_owned(), |report| describe(report, what));
+        return Attempt::Refused(Refusal { reason, message, report: report.cloned() });
     }
+    let code = failure.exit_code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+    let what = format!("attempt failed ({}, {code})", failure.reason);
+    Attempt::Lost { message: report.map_or_else(|| what.clone(), |report| describe(report, &what)) }
 }
 
 /// The first finding says what a person needs; the rest is in status and in the evidence file.
@@ -123,15 +100,8 @@ fn describe(report: &Report, what: &str) -> String {
         return what.to_owned();
     };
     let more = report.findings.len() - 1 + report.findings_omitted as usize;
-    let others = if more > 0 {
-        format!(" (and {more} more)")
-    } else {
-        String::new()
-    };
-    format!(
-        "{what}: {} {}: {}{others}",
-        first.code, first.object, first.message
-    )
+    let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    format!("{what}: {} {}: {}{others}", first.code, first.object, first.message)
 }
 
 /// A step that begins now, without an attempt yet.
@@ -139,12 +109,7 @@ pub fn begin(name: &str, limits: Option<Limits>, now: Timestamp) -> StepStatus {
     StepStatus {
         name: name.to_owned(),
         start_time: Time(now),
-        deadline: limits.map(|limits| {
-            Time(
-                now.saturating_add(limits.deadline)
-                    .unwrap_or(Timestamp::MAX),
-            )
-        }),
+        deadline: limits.map(|limits| Time(now.saturating_add(limits.deadline).unwrap_or(Timestamp::MAX))),
         failures: 0,
         job: None,
         retry_time: None,
@@ -170,16 +135,10 @@ pub fn book_failure(step: &mut StepStatus, limits: Limits, message: &str, now: T
     if step.failures >= limits.attempts {
         step.stalled = Some(StalledStatus {
             reason: reason::RETRIES_EXHAUSTED.to_owned(),
-            message: format!(
-                "{} of {} attempts failed; the last: {message}",
-                step.failures, limits.attempts
-            ),
+            message: format!("{} of {} attempts failed; the last: {message}", step.failures, limits.attempts),
         });
     } else {
-        step.retry_time = Some(Time(
-            now.saturating_add(backoff(step.failures))
-                .unwrap_or(Timestamp::MAX),
-        ));
+        step.retry_time = Some(Time(now.saturating_add(backoff(step.failures)).unwrap_or(Timestamp::MAX)));
     }
 }
 
@@ -198,11 +157,7 @@ mod tests {
 
     fn step_with_job(seen: bool) -> StepStatus {
         let mut step = begin("Copy", None, NOW);
-        step.job = Some(JobStatus {
-            name: "canary-copy-7".into(),
-            attempt: 7,
-            seen,
-        });
+        step.job = Some(JobStatus { name: "canary-copy-7".into(), attempt: 7, seen });
         step
     }
 
@@ -211,59 +166,34 @@ mod tests {
     }
 
     fn failed(exit_code: Option<i32>) -> JobState {
-        JobState::Failed(Failure {
-            exit_code,
-            reason: "PodFailurePolicy".into(),
-            report: None,
-        })
+        JobState::Failed(Failure { exit_code, reason: "PodFailurePolicy".into(), report: None })
     }
 
     #[test]
     fn a_recorded_job_that_nobody_saw_is_created_and_one_that_vanished_is_a_failed_attempt() {
         assert_eq!(settle(&step_with_job(false), &Jobs::new()), Attempt::Unseen);
-        assert!(matches!(
-            settle(&step_with_job(true), &Jobs::new()),
-            Attempt::Lost { .. }
-        ));
+        assert!(matches!(settle(&step_with_job(true), &Jobs::new()), Attempt::Lost { .. }));
     }
 
     #[test]
     fn the_published_permanent_exit_codes_are_never_retried_and_all_others_are() {
         for code in exit::PERMANENT {
-            assert!(
-                matches!(
-                    settle(&step_with_job(true), &jobs(failed(Some(code)))),
-                    Attempt::Refused(_)
-                ),
-                "{code}"
-            );
+            assert!(matches!(settle(&step_with_job(true), &jobs(failed(Some(code)))), Attempt::Refused(_)), "{code}");
         }
         for code in [Some(1), Some(75), Some(137), None] {
-            assert!(
-                matches!(
-                    settle(&step_with_job(true), &jobs(failed(code))),
-                    Attempt::Lost { .. }
-                ),
-                "{code:?}"
-            );
+            assert!(matches!(settle(&step_with_job(true), &jobs(failed(code))), Attempt::Lost { .. }), "{code:?}");
         }
     }
 
     #[test]
     fn success_without_a_report_is_asked_again_rather_than_believed() {
         let state = JobState::Succeeded { report: None };
-        assert!(matches!(
-            settle(&step_with_job(true), &jobs(state)),
-            Attempt::Lost { .. }
-        ));
+        assert!(matches!(settle(&step_with_job(true), &jobs(state)), Attempt::Lost { .. }));
     }
 
     #[test]
     fn a_foreign_job_of_our_name_is_refused_with_the_remedy() {
-        let Attempt::Refused(refusal) = settle(&step_with_job(false), &jobs(JobState::Foreign))
-        else {
-            panic!()
-        };
+        let Attempt::Refused(refusal) = settle(&step_with_job(false), &jobs(JobState::Foreign)) else { panic!() };
         assert_eq!(refusal.reason, reason::JOB_NAME_TAKEN);
         assert!(refusal.message.contains("canary-copy-7"));
     }
@@ -278,14 +208,8 @@ mod tests {
         };
         let mut report = Report::new(ReportResult::Fail);
         report.findings = vec![finding("public.invoice"), finding("public.deal")];
-        let failure = Failure {
-            exit_code: Some(65),
-            reason: String::new(),
-            report: Some(report),
-        };
-        let Attempt::Refused(refusal) =
-            settle(&step_with_job(true), &jobs(JobState::Failed(failure)))
-        else {
+        let failure = Failure { exit_code: Some(65), reason: String::new(), report: Some(report) };
+        let Attempt::Refused(refusal) = settle(&step_with_job(true), &jobs(JobState::Failed(failure))) else {
             panic!()
         };
         assert_eq!(
@@ -296,37 +220,21 @@ mod tests {
 
     #[test]
     fn attempts_back_off_and_end_with_a_person() {
-        let limits = Limits {
-            attempts: 3,
-            deadline: SignedDuration::from_hours(1),
-        };
+        let limits = Limits { attempts: 3, deadline: SignedDuration::from_hours(1) };
         let mut step = step_with_job(true);
         book_failure(&mut step, limits, "x", NOW);
-        assert_eq!(
-            step.retry_time,
-            Some(Time(NOW + SignedDuration::from_secs(10)))
-        );
+        assert_eq!(step.retry_time, Some(Time(NOW + SignedDuration::from_secs(10))));
         book_failure(&mut step, limits, "x", NOW);
-        assert_eq!(
-            step.retry_time,
-            Some(Time(NOW + SignedDuration::from_secs(20)))
-        );
+        assert_eq!(step.retry_time, Some(Time(NOW + SignedDuration::from_secs(20))));
         book_failure(&mut step, limits, "the database is away", NOW);
         let stalled = step.stalled.unwrap();
         assert_eq!(stalled.reason, reason::RETRIES_EXHAUSTED);
-        assert_eq!(
-            stalled.message,
-            "3 of 3 attempts failed; the last: the database is away"
-        );
+        assert_eq!(stalled.message, "3 of 3 attempts failed; the last: the database is away");
     }
 
     #[test]
     fn the_attempt_number_never_falls_and_names_the_job() {
-        let owner = ObjectFacts {
-            uid: "u".into(),
-            name: "canary".into(),
-            ..ObjectFacts::default()
-        };
+        let owner = ObjectFacts { uid: "u".into(), name: "canary".into(), ..ObjectFacts::default() };
         let mut step = begin("Copy", None, NOW);
         let mut attempts = 41;
         start(&mut step, &mut attempts, &owner);

@@ -11,9 +11,7 @@ use crate::api::status::{CheckStatus, JobStatus, Verdict};
 use crate::api::{CohortStatus, MigrationSpec, MigrationStatus};
 
 use super::names::job_name;
-use super::observed::{
-    JobState, Jobs, Measured, ObjectFacts, ObservedCohort, ObservedMigration, Outcome,
-};
+use super::observed::{JobState, Jobs, Measured, ObjectFacts, ObservedCohort, ObservedMigration, Outcome};
 use super::step::{CohortStep, MigrationStep};
 use super::verdict;
 use super::{cohort, migration, task};
@@ -23,83 +21,50 @@ pub fn due_for_cohort(seen: &ObservedCohort, now: Timestamp) -> Vec<Check> {
     let Some(migration) = &seen.migration else {
         return Vec::new();
     };
-    own_measurements(
-        needed_by_cohort(&migration.spec, &seen.status, now),
-        &seen.status.checks,
-        now,
-    )
+    own_measurements(needed_by_cohort(&migration.spec, &seen.status, now), &seen.status.checks, now)
 }
 
 /// Checks that `controller/` is to measure itself in this pass for a migration.
 pub fn due_for_migration(seen: &ObservedMigration, now: Timestamp) -> Vec<Check> {
-    own_measurements(
-        needed_by_migration(&seen.spec, &seen.status),
-        &seen.status.checks,
-        now,
-    )
+    own_measurements(needed_by_migration(&seen.spec, &seen.status), &seen.status.checks, now)
 }
 
 fn own_measurements(needed: Vec<&Check>, statuses: &[CheckStatus], now: Timestamp) -> Vec<Check> {
     needed
         .into_iter()
-        .filter(|check| {
-            task::of_check(check).is_none()
-                && next_due(check, statuses).is_none_or(|due| due <= now)
-        })
+        .filter(|check| task::of_check(check).is_none() && next_due(check, statuses).is_none_or(|due| due <= now))
         .cloned()
         .collect()
 }
 
 /// Checks that a cohort's next decision depends on: the gates of the step it waits for, and armed triggers.
-pub fn needed_by_cohort<'a>(
-    spec: &'a MigrationSpec,
-    status: &CohortStatus,
-    now: Timestamp,
-) -> Vec<&'a Check> {
-    let mut names: BTreeSet<&str> = armed(spec, status, now)
-        .map(|trigger| trigger.check.as_str())
-        .collect();
+pub fn needed_by_cohort<'a>(spec: &'a MigrationSpec, status: &CohortStatus, now: Timestamp) -> Vec<&'a Check> {
+    let mut names: BTreeSet<&str> = armed(spec, status, now).map(|trigger| trigger.check.as_str()).collect();
     if status.step.as_ref().is_some_and(|step| step.job.is_none()) {
         let gated = match cohort::step_of(status) {
             CohortStep::Copy => Some(GatedStep::Copy),
             CohortStep::Cutover => Some(GatedStep::Cutover),
             _ => None,
         };
-        names.extend(
-            gated
-                .into_iter()
-                .flat_map(|gated| gates_before(spec, gated)),
-        );
+        names.extend(gated.into_iter().flat_map(|gated| gates_before(spec, gated)));
     }
-    spec.checks
-        .iter()
-        .filter(|check| names.contains(check.name.as_str()))
-        .collect()
+    spec.checks.iter().filter(|check| names.contains(check.name.as_str())).collect()
 }
 
 /// Checks that a migration's next decision depends on: the gates before Finalize, while it waits for it.
-pub fn needed_by_migration<'a>(
-    spec: &'a MigrationSpec,
-    status: &MigrationStatus,
-) -> Vec<&'a Check> {
+pub fn needed_by_migration<'a>(spec: &'a MigrationSpec, status: &MigrationStatus) -> Vec<&'a Check> {
     let waits = migration::step_of(status) == MigrationStep::Finalize
         && status.step.as_ref().is_some_and(|step| step.job.is_none());
     if !waits {
         return Vec::new();
     }
     let names: BTreeSet<&str> = gates_before(spec, GatedStep::Finalize).collect();
-    spec.checks
-        .iter()
-        .filter(|check| names.contains(check.name.as_str()))
-        .collect()
+    spec.checks.iter().filter(|check| names.contains(check.name.as_str())).collect()
 }
 
 /// Names of the checks that must pass before a step.
 pub fn gates_before(spec: &MigrationSpec, step: GatedStep) -> impl Iterator<Item = &str> {
-    spec.gates
-        .iter()
-        .filter(move |gate| gate.before.contains(&step))
-        .map(|gate| gate.check.as_str())
+    spec.gates.iter().filter(move |gate| gate.before.contains(&step)).map(|gate| gate.check.as_str())
 }
 
 /// Triggers that watch this cohort now: from its cutover on, for as long as each says.
@@ -111,16 +76,13 @@ pub fn armed<'a>(
     let step = cohort::step_of(status);
     let cutover = status.cutover_time.as_ref().map(|time| time.0);
     spec.triggers.iter().filter(move |trigger| {
-        let during = trigger
-            .during
-            .as_ref()
-            .map(|during| during.or(SignedDuration::ZERO));
+        let during = trigger.during.as_ref().map(|during| during.or(SignedDuration::ZERO));
         match (step, cutover, during) {
             // While the cohort soaks every trigger watches; a longer `during` goes on after that.
             (CohortStep::Soak, Some(_), _) => true,
-            (CohortStep::Done, Some(cutover), Some(during)) => cutover
-                .saturating_add(during)
-                .is_ok_and(|until| now < until),
+            (CohortStep::Done, Some(cutover), Some(during)) => {
+                cutover.saturating_add(during).is_ok_and(|until| now < until)
+            }
             _ => false,
         }
     })
@@ -161,29 +123,22 @@ pub fn enter(
         let measurement = verdict::judge(check, &one.outcome, now);
         verdict::add(status, check, measurement);
         if status.verdict != before {
-            turned.push(Turned {
-                check: check.name.clone(),
-                before,
-                after: status.verdict,
-            });
+            turned.push(Turned { check: check.name.clone(), before, after: status.verdict });
         }
     }
     turned
 }
 
 fn entry<'a>(statuses: &'a mut Vec<CheckStatus>, name: &str) -> &'a mut CheckStatus {
-    let position = statuses
-        .iter()
-        .position(|status| status.name == name)
-        .unwrap_or_else(|| {
-            statuses.push(CheckStatus {
-                name: name.to_owned(),
-                verdict: Verdict::Inconclusive,
-                measurements: Vec::new(),
-                job: None,
-            });
-            statuses.len() - 1
+    let position = statuses.iter().position(|status| status.name == name).unwrap_or_else(|| {
+        statuses.push(CheckStatus {
+            name: name.to_owned(),
+            verdict: Verdict::Inconclusive,
+            measurements: Vec::new(),
+            job: None,
         });
+        statuses.len() - 1
+    });
     &mut statuses[position]
 }
 
@@ -198,22 +153,14 @@ pub fn start_jobs(
     let mut wake: Option<Timestamp> = None;
     for check in needed {
         let by_job = task::of_check(check).is_some();
-        let running = statuses
-            .iter()
-            .any(|status| status.name == check.name && status.job.is_some());
+        let running = statuses.iter().any(|status| status.name == check.name && status.job.is_some());
         match next_due(check, statuses) {
             _ if by_job && running => {}
-            Some(due) if due > now => {
-                wake = Some(wake.map_or(due, |wake: Timestamp| wake.min(due)))
-            }
+            Some(due) if due > now => wake = Some(wake.map_or(due, |wake: Timestamp| wake.min(due))),
             _ if by_job => {
                 *attempts += 1;
                 let name = job_name(&owner.uid, &owner.name, &check.name, *attempts);
-                entry(statuses, &check.name).job = Some(JobStatus {
-                    name,
-                    attempt: *attempts,
-                    seen: true,
-                });
+                entry(statuses, &check.name).job = Some(JobStatus { name, attempt: *attempts, seen: true });
             }
             // Due, and the operator's to measure: the next pass does.
             _ => wake = Some(now),
@@ -231,20 +178,12 @@ pub fn verdicts<'a>(
     names
         .into_iter()
         .filter_map(|name| spec.checks.iter().find(|check| check.name == name))
-        .map(
-            |check| match statuses.iter().find(|status| status.name == check.name) {
-                Some(status) if !status.measurements.is_empty() => (
-                    check.name.clone(),
-                    status.verdict,
-                    verdict::describe(check, status),
-                ),
-                _ => (
-                    check.name.clone(),
-                    Verdict::Inconclusive,
-                    format!("check {} was not measured yet", check.name),
-                ),
-            },
-        )
+        .map(|check| match statuses.iter().find(|status| status.name == check.name) {
+            Some(status) if !status.measurements.is_empty() => {
+                (check.name.clone(), status.verdict, verdict::describe(check, status))
+            }
+            _ => (check.name.clone(), Verdict::Inconclusive, format!("check {} was not measured yet", check.name)),
+        })
         .collect()
 }
 
@@ -262,9 +201,7 @@ pub fn lost_jobs(statuses: &[CheckStatus], jobs: &Jobs) -> Vec<Measured> {
             let foreign = matches!(jobs.get(&job.name), Some(JobState::Foreign));
             foreign.then(|| Measured {
                 check: status.name.clone(),
-                outcome: Outcome::Error {
-                    message: format!("Job {} belongs to somebody else", job.name),
-                },
+                outcome: Outcome::Error { message: format!("Job {} belongs to somebody else", job.name) },
             })
         })
         .collect()

@@ -5,40 +5,32 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::check::TriggerAction;
-use crate::api::condition::{kind, reason};
+use crate::api::condition::reason;
 use crate::api::migration::OnFailure;
 use crate::api::names::Verb;
-use crate::api::status::{Evidence, PlanStatus, RollbackStatus, StalledStatus};
+use crate::api::status::{PlanStatus, RollbackStatus};
 use crate::api::{CohortStatus, DurationString};
 use crate::contract::{Owner, Report};
 
 use super::attempt::{self, Attempt, Refusal};
 use super::command::{self, Command};
-use super::conditions::{Fact, Situation, Why, stamp, standard};
-use super::decision::{Decision, Effects, FinalizerChange, JobRequest, Note, Wait, Work};
+use super::conditions::{Situation, Why};
+use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
-use super::observed::{MigrationView, ObservedCohort, TroubleKind};
-use super::record::{
-    bounded, count_of, evidence_for, evidence_of, findings_of, note_history, percent, progress_of,
-    put_evidence,
-};
+use super::migration::REFUSED;
+use super::observed::{MigrationView, ObservedCohort};
+use super::pass::{Pass, Words, after};
+use super::record::{evidence_for, evidence_of, findings_of, note_history, put_evidence};
 use super::revert;
 use super::step::CohortStep;
-use super::{check, digest, migration, task, trigger};
-
-/// How often a running Job's progress is read, in seconds.
-const PROGRESS_POLL: i64 = 10;
+use super::{check, digest, task, trigger};
 
 /// Owner of a cohort whose cutover gave no answer: it may have got anywhere, only the ledgers know.
 const UNANSWERED: &str = "None";
 
 /// The step that a status stands at; text that is none of ours counts as Pending, where nothing has been written.
 pub fn step_of(status: &CohortStatus) -> CohortStep {
-    status
-        .step
-        .as_ref()
-        .and_then(|step| CohortStep::parse(&step.name))
-        .unwrap_or(CohortStep::Pending)
+    status.step.as_ref().and_then(|step| CohortStep::parse(&step.name)).unwrap_or(CohortStep::Pending)
 }
 
 /// What should happen next.
@@ -48,39 +40,17 @@ pub fn decide(seen: &ObservedCohort, now: Timestamp) -> Decision<CohortStatus> {
         _ if seen.object.deleted_at.is_some() => pass.leave(),
         None => Situation::NeedsHuman(Why::new(
             reason::MIGRATION_NOT_FOUND,
-            format!(
-                "There is no Migration {}; create it, or delete this Cohort",
-                seen.spec.migration_ref.name
-            ),
+            format!("There is no Migration {}; create it, or delete this Cohort", seen.spec.migration_ref.name),
         )),
         Some(migration) => pass.run(migration),
     };
     pass.finish(&situation)
 }
 
-/// One pass over one cohort: the status as it will be recorded, and what follows from it.
-pub(super) struct Pass<'a> {
-    pub seen: &'a ObservedCohort,
-    pub now: Timestamp,
-    pub status: CohortStatus,
-    pub effects: Effects,
-    pub notes: Vec<Note>,
-    wake: Option<Timestamp>,
-}
+/// One pass over one cohort.
+pub(super) type Cohorts<'a> = Pass<'a, ObservedCohort>;
 
-impl<'a> Pass<'a> {
-    fn new(seen: &'a ObservedCohort, now: Timestamp) -> Self {
-        let status = seen.status.clone();
-        Self {
-            seen,
-            now,
-            status,
-            effects: Effects::default(),
-            notes: Vec::new(),
-            wake: None,
-        }
-    }
-
+impl Cohorts<'_> {
     pub fn step(&self) -> CohortStep {
         step_of(&self.status)
     }
@@ -89,27 +59,14 @@ impl<'a> Pass<'a> {
         if !self.seen.object.has_finalizer {
             // Nothing is written anywhere before deletion is under control.
             self.effects.finalizer = Some(FinalizerChange::Add);
-            return Situation::Digesting(Why::new(
-                reason::ACCEPTED,
-                "Taking the cohort under control",
-            ));
+            return Situation::Digesting(Why::new(reason::ACCEPTED, "Taking the cohort under control"));
         }
         self.renew_generation();
-        self.settle(migration);
+        self.take_up(migration);
         let mut measured = self.seen.measured.clone();
         measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
-        let turned = check::enter(
-            &mut self.status.checks,
-            &migration.spec,
-            &measured,
-            self.now,
-        );
-        self.notes.extend(trigger::notes(
-            &migration.spec,
-            &self.status,
-            &turned,
-            self.now,
-        ));
+        let turned = check::enter(&mut self.status.checks, &migration.spec, &measured, self.now);
+        self.notes.extend(trigger::notes(&migration.spec, &self.status, &turned, self.now));
         self.hear(migration);
         self.watch(migration);
         revert::turn(self);
@@ -119,68 +76,45 @@ impl<'a> Pass<'a> {
     /// A new generation gives a stalled or rolled-back cohort another chance.
     fn renew_generation(&mut self) {
         let known = self.status.observed_generation;
-        if known
-            .is_none_or(|generation| generation < 0 || generation == self.seen.object.generation)
-        {
+        if known.is_none_or(|generation| generation < 0 || generation == self.seen.object.generation) {
             return;
         }
         if self.step() == CohortStep::RolledBack {
             self.start_over("a new generation of the spec");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
+        } else if self.stalled().is_some() {
+            self.clear_stall(self.step().limits());
         }
     }
 
-    /// What became of the attempt under way.
-    fn settle(&mut self, migration: &MigrationView) {
+    /// Takes up what became of the attempt under way.
+    fn take_up(&mut self, migration: &MigrationView) {
         let current = self.step();
-        let Some(step) = &mut self.status.step else {
-            return;
-        };
-        let Some(limits) = current.limits() else {
-            return;
-        };
-        match attempt::settle(step, &self.seen.jobs) {
-            Attempt::Running {
-                progress,
-                trouble: _,
-            } => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-                let shown = progress_of(
-                    self.status.progress.as_ref(),
-                    progress.as_ref(),
-                    step,
-                    self.now,
-                );
-                self.status.progress = shown;
-            }
-            Attempt::Terminating => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-            }
+        let Some(limits) = current.limits() else { return };
+        match self.settle() {
             Attempt::Passed(report) => self.pass_step(current, &report, migration),
-            Attempt::Lost { message } => {
-                if current == CohortStep::Cutover {
-                    self.status.owner = Some(UNANSWERED.to_owned());
+            // Stopped for the way back: that is no failure.
+            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
+                self.doubt_ownership(current);
+                if let Some(step) = &mut self.status.step {
+                    step.job = None;
                 }
-                attempt::book_failure(step, limits, &message, self.now);
-                let failures = step.failures;
-                let told = format!(
-                    "{} attempt {failures} of {}: {message}",
-                    current.as_str(),
-                    limits.attempts
-                );
-                self.notes
-                    .push(Note::warning("AttemptFailed", current.as_str(), told));
-                if step.stalled.is_some() {
+            }
+            Attempt::Lost { message } => {
+                self.doubt_ownership(current);
+                self.book_failure(limits, &message);
+                if self.stalled().is_some() {
                     self.give_up(current, migration);
                 }
             }
-            Attempt::Refused(refusal) => self.refuse_step(current, refusal, migration),
-            Attempt::Idle | Attempt::Unseen => {}
+            Attempt::Refused(refusal) => self.refuse_step(current, &refusal, migration),
+            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
+        }
+    }
+
+    /// A cutover that gave no answer may have got anywhere; only the ledgers know.
+    fn doubt_ownership(&mut self, current: CohortStep) {
+        if current == CohortStep::Cutover {
+            self.status.owner = Some(UNANSWERED.to_owned());
         }
     }
 
@@ -192,10 +126,7 @@ impl<'a> Pass<'a> {
         } else {
             digest::data(&migration.spec)
         };
-        put_evidence(
-            &mut self.status.evidence,
-            evidence_of(current.evidence(), report, &plan, self.now),
-        );
+        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
         if !report.findings.is_empty() {
             self.status.findings = findings_of(&report.findings);
         }
@@ -206,10 +137,7 @@ impl<'a> Pass<'a> {
             }
             CohortStep::Cutover => {
                 self.status.cutover_time = Some(Time(self.now));
-                let soak = self.soak(migration);
-                self.status.soak_end_time = Some(Time(
-                    self.now.saturating_add(soak).unwrap_or(Timestamp::MAX),
-                ));
+                self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
                 check::forget(&mut self.status.checks);
             }
             _ => {}
@@ -218,54 +146,27 @@ impl<'a> Pass<'a> {
         self.enter(current.next(), &told);
     }
 
-    fn refuse_step(&mut self, current: CohortStep, refusal: Refusal, migration: &MigrationView) {
-        if current == CohortStep::Cutover {
-            self.status.owner = Some(UNANSWERED.to_owned());
-        }
+    fn refuse_step(&mut self, current: CohortStep, refusal: &Refusal, migration: &MigrationView) {
+        self.doubt_ownership(current);
         if let Some(report) = &refusal.report {
             self.keep_ownership(report);
-            let mut evidence = evidence_of(current.evidence(), report, "refused", self.now);
-            evidence.plan = "refused".to_owned();
-            put_evidence(&mut self.status.evidence, evidence);
+            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
             self.status.findings = findings_of(&report.findings);
         }
-        self.notes.push(Note::warning(
-            refused_reason(current),
-            current.as_str(),
-            refusal.message.clone(),
-        ));
-        if let Some(step) = &mut self.status.step {
-            step.job = None;
-            step.stalled = Some(StalledStatus {
-                reason: refusal.reason.to_owned(),
-                message: bounded(&refusal.message, 1024),
-            });
-        }
+        self.notes.push(Note::warning(refused_reason(current), current.as_str(), refusal.message.clone()));
+        self.stall(refusal.reason, &refusal.message);
         self.give_up(current, migration);
     }
 
     /// The step failed for good: undone by itself where the user wants it, else a person decides.
     fn give_up(&mut self, current: CohortStep, migration: &MigrationView) {
-        let undo = matches!(
-            current,
-            CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover
-        );
-        if !undo
-            || migration.spec.rollout.on_failure != OnFailure::Revert
-            || self.status.rollback.is_some()
-        {
+        let undo = matches!(current, CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover);
+        if !undo || migration.spec.rollout.on_failure != OnFailure::Revert || self.status.rollback.is_some() {
             return;
         }
-        let message = self
-            .stalled()
-            .map_or_else(String::new, |stalled| stalled.message.clone());
+        let message = self.stalled().map_or_else(String::new, |stalled| stalled.message.clone());
         let cause = format!("{} failed: {message}", current.as_str());
-        revert::wish(
-            self,
-            "Rollback",
-            &format!("failed-{}-{}", current.as_str(), self.status.attempts),
-            &cause,
-        );
+        revert::wish(self, "Rollback", &format!("failed-{}-{}", current.as_str(), self.status.attempts), &cause);
     }
 
     /// Owner and epoch as the ledger has them.
@@ -287,10 +188,7 @@ impl<'a> Pass<'a> {
     fn agree(&mut self, migration: &MigrationView, selection: &str) {
         let generation = migration.object.generation;
         let digest = digest::cohort_plan(&migration.spec, selection);
-        self.status.plan = Some(PlanStatus {
-            digest,
-            observed_generation: generation,
-        });
+        self.status.plan = Some(PlanStatus { digest, observed_generation: generation });
     }
 
     fn soak(&self, migration: &MigrationView) -> SignedDuration {
@@ -308,12 +206,7 @@ impl<'a> Pass<'a> {
                 Verb::Abort => self.abort(&command),
                 Verb::Rollback => {
                     let cause = format!("rollback requested at {}", command.value);
-                    revert::wish(
-                        self,
-                        "Rollback",
-                        &format!("command-{}", command.value),
-                        &cause,
-                    );
+                    revert::wish(self, "Rollback", &format!("command-{}", command.value), &cause);
                 }
             }
         }
@@ -324,12 +217,8 @@ impl<'a> Pass<'a> {
         self.status.alarm = None;
         if self.step() == CohortStep::RolledBack {
             self.start_over("a retry was requested");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
-            step.failures = 0;
-            step.retry_time = None;
-            let limits = CohortStep::parse(&step.name).and_then(CohortStep::limits);
-            step.deadline = attempt::begin(&step.name, limits, self.now).deadline;
+        } else {
+            self.clear_stall(self.step().limits());
         }
     }
 
@@ -337,21 +226,15 @@ impl<'a> Pass<'a> {
         if self.step() == CohortStep::Soak {
             self.status.soak_end_time = Some(Time(self.now));
         } else {
-            let told = format!(
-                "promote skips the rest of a soak; this cohort is at {}",
-                self.step().as_str()
-            );
-            self.notes
-                .push(Note::warning("CommandRefused", "Promote", told));
+            let told = format!("promote skips the rest of a soak; this cohort is at {}", self.step().as_str());
+            self.notes.push(Note::warning("CommandRefused", "Promote", told));
         }
     }
 
     fn abort(&mut self, command: &Command) {
         if self.status.cutover_time.is_some() && !self.step().is_backward() {
-            let told =
-                "abort undoes what was not cut over; this cohort was: request a rollback instead";
-            self.notes
-                .push(Note::warning("CommandRefused", "Abort", told));
+            let told = "abort undoes what was not cut over; this cohort was: request a rollback instead";
+            self.notes.push(Note::warning("CommandRefused", "Abort", told));
             return;
         }
         let cause = format!("abort requested at {}", command.value);
@@ -366,23 +249,11 @@ impl<'a> Pass<'a> {
         let Some(alarm) = trigger::fired(&migration.spec, &self.status, self.now) else {
             return;
         };
-        let told = format!(
-            "{:?}, {:?}: {}",
-            alarm.category, alarm.action, alarm.evidence
-        );
-        self.notes
-            .push(Note::warning("RollbackTriggered", "Watch", told));
+        let told = format!("{:?}, {:?}: {}", alarm.category, alarm.action, alarm.evidence);
+        self.notes.push(Note::warning("RollbackTriggered", "Watch", told));
         if alarm.action == TriggerAction::RollbackCohort {
-            let cause = format!(
-                "trigger on check {} ({:?}): {}",
-                alarm.check, alarm.category, alarm.evidence
-            );
-            revert::wish(
-                self,
-                "Rollback",
-                &format!("trigger-{}-{}", alarm.check, self.status.attempts),
-                &cause,
-            );
+            let cause = format!("trigger on check {} ({:?}): {}", alarm.check, alarm.category, alarm.evidence);
+            revert::wish(self, "Rollback", &format!("trigger-{}-{}", alarm.check, self.status.attempts), &cause);
         }
         // Pause and RollbackMigration are the migration's to carry out; it reads the alarm.
         self.status.alarm = Some(alarm);
@@ -395,11 +266,8 @@ impl<'a> Pass<'a> {
         match current {
             CohortStep::RolledBack => self.rolled_back(),
             CohortStep::Done => {
-                self.measure(migration);
-                Situation::Complete(Why::new(
-                    reason::COMPLETED,
-                    "The target serves these customers",
-                ))
+                self.measure_needed(migration);
+                Situation::Complete(Why::new(reason::COMPLETED, "The target serves these customers"))
             }
             CohortStep::Soak => self.soak_on(migration),
             step if step.is_backward() => self.carry_out(step, migration),
@@ -414,37 +282,26 @@ impl<'a> Pass<'a> {
             Some(rollback) if rollback.kind == "Abort" => reason::ABORTED,
             _ => reason::ROLLED_BACK,
         };
-        Situation::RolledBack(Why::new(
-            reason,
-            format!("The source serves these customers; {cause}"),
-        ))
+        Situation::RolledBack(Why::new(reason, format!("The source serves these customers; {cause}")))
     }
 
     fn hold_or_start(&mut self, migration: &MigrationView, step: CohortStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if migration.object.deleted_at.is_some() {
-            let told = format!(
-                "Migration {} is being deleted; no step starts",
-                migration.object.name
-            );
+            let told = format!("Migration {} is being deleted; no step starts", migration.object.name);
             return Situation::Holding(Why::new(reason::MIGRATION_DELETING, told));
         }
         if step == CohortStep::Cutover && !self.validated(migration) {
             self.enter(CohortStep::Validate, "the validation rules were changed");
             return self.hold_or_start(migration, CohortStep::Validate);
         }
-        let ask = Ask {
-            seen: self.seen,
-            migration,
-            status: &self.status,
-            step,
-        };
+        let ask = Ask { seen: self.seen, migration, status: &self.status, step };
         match hold::first(&ask) {
             Some(Hold::Paused(why)) => Situation::Paused(why),
             Some(Hold::Waiting(why)) => {
-                self.measure(migration);
+                self.measure_needed(migration);
                 Situation::Holding(why)
             }
             None if step == CohortStep::Pending => {
@@ -458,42 +315,19 @@ impl<'a> Pass<'a> {
 
     fn validated(&self, migration: &MigrationView) -> bool {
         let plan = digest::validation(&migration.spec);
-        evidence_for(
-            &self.status.evidence,
-            CohortStep::Validate.evidence(),
-            &plan,
-        )
-        .is_some()
+        evidence_for(&self.status.evidence, CohortStep::Validate.evidence(), &plan).is_some()
     }
 
-    /// The situation of a step that is stalled, retried later, or has an attempt under way.
-    fn stalled_or_under_way(&mut self, step: CohortStep) -> Option<Situation> {
-        let status = self.status.step.as_ref()?;
-        if let Some(stalled) = &status.stalled {
-            return Some(Situation::NeedsHuman(Why::new(
-                stalled.reason.clone(),
-                stalled.message.clone(),
-            )));
-        }
-        if status.job.is_some() {
-            return Some(self.await_job(step));
-        }
-        let retry_time = status.retry_time.as_ref()?.0;
-        if retry_time <= self.now {
-            return None;
-        }
-        let told = format!(
-            "{}: attempt {} failed; the next one starts at {retry_time}",
-            step.as_str(),
-            status.failures
-        );
-        self.wake_at(retry_time);
-        Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
+    /// The situation of a step that is not free to start an attempt.
+    fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
+        let message = running_message(step, self.status.rollback.as_ref());
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
     /// Starts an attempt, or waits for the one under way. Forward holds were asked before.
     fn carry_out(&mut self, step: CohortStep, migration: &MigrationView) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.seen.namespace_terminating {
@@ -503,84 +337,9 @@ impl<'a> Pass<'a> {
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
         }
-        let Some(status) = &mut self.status.step else {
-            return Situation::NeedsHuman(Why::new(
-                reason::INVALID_SPEC,
-                "The status names no step; request a retry",
-            ));
-        };
-        self.status.progress = None;
-        attempt::start(status, &mut self.status.attempts, &self.seen.object);
-        self.await_job(step)
-    }
-
-    /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
-    fn await_job(&mut self, step: CohortStep) -> Situation {
-        let Some((status, job)) = self
-            .status
-            .step
-            .as_ref()
-            .and_then(|step| Some((step, step.job.as_ref()?)))
-        else {
-            return Situation::Running(Why::new(step.running_reason(), step.as_str()));
-        };
-        let name = job.name.clone();
-        let attempt = job.attempt;
-        let deadline = status.deadline.as_ref().map(|deadline| deadline.0);
-        match attempt::settle(status, &self.seen.jobs) {
-            Attempt::Unseen => {
-                let request = self.request(step, &name, attempt);
-                self.effects.jobs.extend(request);
-            }
-            Attempt::Running {
-                trouble: Some(trouble),
-                ..
-            } => {
-                let why = |reason| {
-                    Why::new(
-                        reason,
-                        format!("{} waits: {}", step.as_str(), trouble.message),
-                    )
-                };
-                self.wake_in(PROGRESS_POLL);
-                if deadline.is_some_and(|deadline| deadline <= self.now) {
-                    return self.give_up_late(step, &name);
-                }
-                return match trouble.kind {
-                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
-                    TroubleKind::Image | TroubleKind::Scheduling => {
-                        Situation::Holding(why(reason::JOB_NOT_STARTED))
-                    }
-                };
-            }
-            _ if deadline.is_some_and(|deadline| deadline <= self.now) => {
-                return self.give_up_late(step, &name);
-            }
-            _ => self.wake_in(PROGRESS_POLL),
-        }
-        if let Some(deadline) = deadline {
-            self.wake_at(deadline);
-        }
-        Situation::Running(Why::new(
-            step.running_reason(),
-            running_message(step, self.status.rollback.as_ref()),
-        ))
-    }
-
-    fn give_up_late(&mut self, step: CohortStep, job: &str) -> Situation {
-        self.effects.abandoned_jobs.push(job.to_owned());
-        let told = format!(
-            "{} did not end in time; its Job was stopped. Find out why, then request a retry",
-            step.as_str()
-        );
-        if let Some(status) = &mut self.status.step {
-            status.stalled = Some(StalledStatus {
-                reason: reason::PROGRESS_DEADLINE_EXCEEDED.to_owned(),
-                message: told.clone(),
-            });
-            status.job = None;
-        }
-        Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
+        self.start_attempt();
+        let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
+        self.occupied(step).unwrap_or(started)
     }
 
     fn request(&self, step: CohortStep, name: &str, attempt: i64) -> Option<JobRequest> {
@@ -589,13 +348,7 @@ impl<'a> Pass<'a> {
         Some(self.job_request(name, attempt, Work::Worker(task), migration))
     }
 
-    fn job_request(
-        &self,
-        name: &str,
-        attempt: i64,
-        work: Work,
-        migration: &MigrationView,
-    ) -> JobRequest {
+    fn job_request(&self, name: &str, attempt: i64, work: Work, migration: &MigrationView) -> JobRequest {
         JobRequest {
             name: name.to_owned(),
             attempt,
@@ -606,75 +359,32 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Measures by Job what is due, and asks to be woken for the rest.
-    fn measure(&mut self, migration: &MigrationView) {
+    fn measure_needed(&mut self, migration: &MigrationView) {
         let needed = check::needed_by_cohort(&migration.spec, &self.status, self.now);
-        if self.seen.namespace_terminating {
-            return;
-        }
-        let wake = check::start_jobs(
-            &needed,
-            &mut self.status.checks,
-            &mut self.status.attempts,
-            &self.seen.object,
-            self.now,
-        );
-        let requests: Vec<JobRequest> = self
-            .status
-            .checks
-            .iter()
-            .filter_map(|status| {
-                let job = status
-                    .job
-                    .as_ref()
-                    .filter(|job| !self.seen.jobs.contains_key(&job.name))?;
-                let check = migration
-                    .spec
-                    .checks
-                    .iter()
-                    .find(|check| check.name == status.name)?;
-                Some(self.job_request(&job.name, job.attempt, task::of_check(check)?, migration))
-            })
-            .collect();
-        self.effects.jobs.extend(requests);
-        if let Some(wake) = wake {
-            self.wake_at(wake);
-        }
+        self.measure(&needed, &migration.spec, |pass, name, attempt, work| {
+            pass.job_request(name, attempt, work, migration)
+        });
     }
 
     fn soak_on(&mut self, migration: &MigrationView) -> Situation {
         if let Some(alarm) = &self.status.alarm {
-            let told = format!(
-                "Trigger on check {} fired: {}; request a retry to go on",
-                alarm.check, alarm.evidence
-            );
+            let told = format!("Trigger on check {} fired: {}; request a retry to go on", alarm.check, alarm.evidence);
             return Situation::Holding(Why::new(reason::PAUSED_BY_TRIGGER, told));
         }
-        self.measure(migration);
-        let end = self
-            .status
-            .soak_end_time
-            .as_ref()
-            .map_or(self.now, |end| end.0);
+        self.measure_needed(migration);
+        let end = self.status.soak_end_time.as_ref().map_or(self.now, |end| end.0);
         if end > self.now {
             self.wake_at(end);
-            return Situation::Holding(Why::new(
-                reason::SOAKING,
-                format!("Watched on the target until {end}"),
-            ));
+            return Situation::Holding(Why::new(reason::SOAKING, format!("Watched on the target until {end}")));
         }
         if let Some(evidence) = trigger::undecided(&migration.spec, &self.status, self.now) {
-            let told =
-                format!("The soak is over, but a trigger has no passing verdict: {evidence}");
+            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}");
             return Situation::Holding(Why::new(reason::GATE_INCONCLUSIVE, told));
         }
         self.enter(CohortStep::Done, "the soak is over");
         self.status.completion_time = Some(Time(self.now));
         self.wake_at(self.now);
-        Situation::Complete(Why::new(
-            reason::COMPLETED,
-            "The target serves these customers",
-        ))
+        Situation::Complete(Why::new(reason::COMPLETED, "The target serves these customers"))
     }
 
     /// Begins a step, with history and event.
@@ -709,36 +419,8 @@ impl<'a> Pass<'a> {
             history: before.history,
             ..CohortStatus::default()
         };
-        note_history(
-            &mut self.status.history,
-            CohortStep::Pending.as_str(),
-            why,
-            self.now,
-        );
-        self.notes.push(Note::normal(
-            "CohortAdvanced",
-            "Retry",
-            format!("RolledBack -> Pending: {why}"),
-        ));
-    }
-
-    pub fn stalled(&self) -> Option<&StalledStatus> {
-        self.status
-            .step
-            .as_ref()
-            .and_then(|step| step.stalled.as_ref())
-    }
-
-    fn wake_at(&mut self, at: Timestamp) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
-    fn wake_in(&mut self, seconds: i64) {
-        self.wake_at(
-            self.now
-                .saturating_add(SignedDuration::from_secs(seconds))
-                .unwrap_or(Timestamp::MAX),
-        );
+        note_history(&mut self.status.history, CohortStep::Pending.as_str(), why, self.now);
+        self.notes.push(Note::normal("CohortAdvanced", "Retry", format!("RolledBack -> Pending: {why}")));
     }
 
     /// Deletion: what was copied and never cut over is removed; customers on the target stay there.
@@ -746,28 +428,16 @@ impl<'a> Pass<'a> {
         if !self.seen.object.has_finalizer {
             return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
         }
-        let migration = self
-            .seen
-            .migration
-            .as_ref()
-            .filter(|migration| migration.object.deleted_at.is_none());
+        let migration = self.seen.migration.as_ref().filter(|migration| migration.object.deleted_at.is_none());
         let step = self.step();
-        let at_rest = matches!(
-            step,
-            CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack
-        );
-        let Some(migration) = migration.filter(|_| !at_rest && !self.seen.namespace_terminating)
-        else {
+        let at_rest =
+            matches!(step, CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack);
+        let Some(migration) = migration.filter(|_| !at_rest && !self.seen.namespace_terminating) else {
             self.effects.finalizer = Some(FinalizerChange::Remove);
             return Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left to undo"));
         };
-        self.settle(migration);
-        let started = step != CohortStep::Select
-            || self
-                .status
-                .step
-                .as_ref()
-                .is_some_and(|step| step.job.is_some());
+        self.take_up(migration);
+        let started = step != CohortStep::Select || self.status.step.as_ref().is_some_and(|step| step.job.is_some());
         if !step.is_backward() && started {
             revert::wish(self, "Abort", "deleted", "the Cohort is being deleted");
         }
@@ -778,142 +448,27 @@ impl<'a> Pass<'a> {
         }
         if self.stalled().is_some() {
             let told = "The Cohort was deleted with its way back unfinished; its customers' ledger entries remain";
-            self.notes
-                .push(Note::warning("CleanupIncomplete", "Delete", told));
+            self.notes.push(Note::warning("CleanupIncomplete", "Delete", told));
             self.effects.finalizer = Some(FinalizerChange::Remove);
         }
         match self.step() {
             step if step.is_backward() => self.carry_out(step, migration),
-            step => self.await_job(step),
-        }
-    }
-
-    fn finish(mut self, situation: &Situation) -> Decision<CohortStatus> {
-        self.stop_strays();
-        let generation = self.seen.object.generation;
-        // Not before the spec was looked at: an object that only waits for its finalizer keeps -1.
-        self.status.observed_generation = Some(generation);
-        let step = self.step();
-        self.status.phase = Some(phase(step, situation).to_owned());
-        self.status.progress_summary = self
-            .status
-            .progress
-            .as_ref()
-            .and_then(|progress| percent(progress.completed, progress.total))
-            .or_else(|| (step == CohortStep::Done).then(|| "100%".to_owned()));
-        let closed = self
-            .seen
-            .migration
-            .as_ref()
-            .is_some_and(migration::is_closed);
-        self.status.reversibility = Some(revert::reversibility(&self.status, closed));
-        let mut facts = standard(situation);
-        facts.push(self.data_validated());
-        facts.push(revert::available(&self.status, closed));
-        self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
-        let wait = Wait::ForChange.sooner(self.wake);
-        Decision {
-            status: self.status,
-            effects: self.effects,
-            notes: self.notes,
-            wait,
-        }
-    }
-
-    /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
-    fn stop_strays(&mut self) {
-        let named = |name: &str| {
-            self.status
-                .step
-                .as_ref()
-                .and_then(|step| step.job.as_ref())
-                .is_some_and(|job| job.name == name)
-                || self
-                    .status
-                    .checks
-                    .iter()
-                    .any(|check| check.job.as_ref().is_some_and(|job| job.name == name))
-        };
-        let strays: Vec<String> = self
-            .seen
-            .jobs
-            .iter()
-            .filter(|(name, state)| {
-                matches!(state, super::observed::JobState::Running { .. }) && !named(name)
-            })
-            .map(|(name, _)| name.clone())
-            .filter(|name| !self.effects.abandoned_jobs.contains(name))
-            .collect();
-        self.effects.abandoned_jobs.extend(strays);
-    }
-
-    fn data_validated(&self) -> Fact {
-        let validation: Option<&Evidence> = self
-            .status
-            .evidence
-            .iter()
-            .find(|evidence| evidence.name == CohortStep::Validate.evidence());
-        let differences = count_of(
-            &self.status.evidence,
-            CohortStep::Validate.evidence(),
-            "differences",
-        )
-        .unwrap_or(0);
-        match validation {
-            Some(evidence) if evidence.plan == "refused" => {
-                let told = format!("{differences} differences; the evidence file names them");
-                Fact::new(
-                    kind::DATA_VALIDATED,
-                    "False",
-                    Why::new(reason::DATA_DIFFERS, told),
-                )
-            }
-            Some(evidence) => {
-                let rows = count_of(
-                    &self.status.evidence,
-                    CohortStep::Validate.evidence(),
-                    "rows",
-                )
-                .unwrap_or(0);
-                let told = format!("{rows} rows were compared at {}", evidence.time.0);
-                Fact::new(
-                    kind::DATA_VALIDATED,
-                    "True",
-                    Why::new(reason::VALIDATED, told),
-                )
-            }
-            None => {
-                let told = "No comparison has passed yet";
-                Fact::new(
-                    kind::DATA_VALIDATED,
-                    "Unknown",
-                    Why::new(reason::NOT_YET_VALIDATED, told),
-                )
-            }
+            step => self.occupied(step).unwrap_or_else(|| {
+                Situation::Running(Why::new(reason::REVERTING, "Waiting for the running Job to end"))
+            }),
         }
     }
 }
 
 /// What a step's report says in one line.
 fn summary(step: CohortStep, report: &Report) -> String {
-    let number = |name: &str| {
-        report
-            .counts
-            .get(name)
-            .map(|count| format!("{count} {name}"))
-    };
-    let mut parts: Vec<String> = ["customers", "rows", "differences", "setAside", "violations"]
-        .iter()
-        .filter_map(|name| number(name))
-        .collect();
+    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
+    let mut parts: Vec<String> =
+        ["customers", "rows", "differences", "setAside", "violations"].iter().filter_map(|name| number(name)).collect();
     if let Some(pause) = report.timings.get("pause") {
         parts.push(format!("writes paused {pause} ms"));
     }
-    if parts.is_empty() {
-        format!("{} done", step.as_str())
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
 }
 
 fn refused_reason(step: CohortStep) -> &'static str {
@@ -930,22 +485,5 @@ fn running_message(step: CohortStep, rollback: Option<&RollbackStatus>) -> Strin
     match (step.is_backward(), rollback) {
         (true, Some(rollback)) => format!("{} because of {}", step.as_str(), rollback.cause),
         _ => format!("{} is under way", step.as_str()),
-    }
-}
-
-fn phase(step: CohortStep, situation: &Situation) -> &'static str {
-    match (situation, step) {
-        (Situation::Paused(_), _) => "Paused",
-        (Situation::NeedsHuman(_), _) => "Stalled",
-        (Situation::RolledBack(_), _) => "RolledBack",
-        (_, CohortStep::Pending) => "Pending",
-        (_, CohortStep::Soak) => "Soaking",
-        (_, CohortStep::Done) => "Done",
-        (Situation::Holding(_), _) => "Holding",
-        (_, CohortStep::Select) => "Selecting",
-        (_, CohortStep::Copy) => "Copying",
-        (_, CohortStep::Validate) => "Validating",
-        (_, CohortStep::Cutover) => "CuttingOver",
-        (_, _) => "Reverting",
     }
 }

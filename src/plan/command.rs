@@ -28,10 +28,7 @@ pub fn take(object: &ObjectFacts, handled: &mut Vec<HandledCommand>) -> Vec<Comm
             continue;
         }
         mark_handled(handled, verb, value);
-        commands.push(Command {
-            verb,
-            value: value.to_owned(),
-        });
+        commands.push(Command { verb, value: value.to_owned() });
     }
     commands
 }
@@ -43,17 +40,10 @@ mod tests {
     #[test]
     fn a_command_is_taken_once_and_a_rollback_overrules_a_retry() {
         let mut object = ObjectFacts::default();
-        object
-            .annotations
-            .insert(Verb::Rollback.annotation(), "t1".into());
-        object
-            .annotations
-            .insert(Verb::Retry.annotation(), "t1".into());
+        object.annotations.insert(Verb::Rollback.annotation(), "t1".into());
+        object.annotations.insert(Verb::Retry.annotation(), "t1".into());
         let mut handled = Vec::new();
-        let verbs: Vec<Verb> = take(&object, &mut handled)
-            .into_iter()
-            .map(|command| command.verb)
-            .collect();
+        let verbs: Vec<Verb> = take(&object, &mut handled).into_iter().map(|command| command.verb).collect();
         assert_eq!(verbs, [Verb::Retry, Verb::Rollback]);
         assert!(take(&object, &mut handled).is_empty());
     }

@@ -35,10 +35,7 @@ pub struct Why {
 
 impl Why {
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            message: message.into(),
-        }
+        Self { reason: reason.into(), message: message.into() }
     }
 }
 
@@ -69,97 +66,46 @@ impl Fact {
     }
 }
 
-/// The six standard conditions of a situation.
-pub fn standard(situation: &Situation) -> Vec<Fact> {
-    let why = situation.why().clone();
-    let accepted = || Why::new(reason::ACCEPTED, "The spec is accepted and under control.");
-    let undecided = || Why::new(reason::RUNNING, "The outcome is not decided yet.");
-    let quiet = |reason: &str, message: &str| Why::new(reason, message);
-    let not_stalled = quiet(reason::NOT_STALLED, "Nothing needs a person.");
-    let not_paused = quiet(reason::NOT_PAUSED, "Nothing is paused.");
-    let settled = quiet(reason::ACCEPTED, "The latest spec has been observed.");
-    let row = |reconciling, stalled, ready, progressing, succeeded, paused| {
-        // Each cell is a status with its reason; the order of the list is part of kstatus' contract.
-        let cells: [(&'static str, (&'static str, Why)); 6] = [
-            (kind::RECONCILING, reconciling),
-            (kind::STALLED, stalled),
-            (kind::READY, ready),
-            (kind::PROGRESSING, progressing),
-            (kind::SUCCEEDED, succeeded),
-            (kind::PAUSED, paused),
-        ];
-        cells
-            .into_iter()
-            .map(|(kind, (status, why))| Fact::new(kind, status, why))
-            .collect()
-    };
+/// Types in list order, which is part of kstatus' contract, each with what it says when it has nothing to tell.
+const STANDARD: [(&str, &str, &str); 6] = [
+    (kind::RECONCILING, reason::ACCEPTED, "The latest spec has been observed."),
+    (kind::STALLED, reason::NOT_STALLED, "Nothing needs a person."),
+    (kind::READY, reason::ACCEPTED, "The spec is accepted and under control."),
+    (kind::PROGRESSING, reason::RUNNING, "Work is under way."),
+    (kind::SUCCEEDED, reason::RUNNING, "The outcome is not decided yet."),
+    (kind::PAUSED, reason::NOT_PAUSED, "Nothing is paused."),
+];
+
+/// The published table: statuses of the six types, and which of them carry the situation's own reason.
+fn row(situation: &Situation) -> ([&'static str; 6], [bool; 6]) {
+    const T: bool = true;
+    const F: bool = false;
     match situation {
-        Situation::Digesting(_) => row(
-            ("True", why.clone()),
-            ("False", not_stalled),
-            ("Unknown", why.clone()),
-            ("Unknown", why),
-            ("Unknown", undecided()),
-            ("False", not_paused),
-        ),
-        Situation::Running(_) => row(
-            ("False", settled),
-            ("False", not_stalled),
-            ("True", accepted()),
-            ("True", why),
-            ("Unknown", undecided()),
-            ("False", not_paused),
-        ),
-        Situation::Holding(_) => row(
-            ("False", settled),
-            ("False", not_stalled),
-            ("True", accepted()),
-            ("False", why),
-            ("Unknown", undecided()),
-            ("False", not_paused),
-        ),
-        Situation::Paused(_) => row(
-            ("False", settled),
-            ("False", not_stalled),
-            ("True", accepted()),
-            ("False", why.clone()),
-            ("Unknown", undecided()),
-            ("True", why),
-        ),
-        Situation::NeedsHuman(_) => row(
-            ("False", settled),
-            ("True", why.clone()),
-            ("False", why.clone()),
-            ("False", why),
-            ("Unknown", undecided()),
-            ("False", not_paused),
-        ),
-        Situation::RolledBack(_) => row(
-            ("False", settled),
-            ("True", why.clone()),
-            ("False", why.clone()),
-            ("False", why.clone()),
-            ("False", why),
-            ("False", not_paused),
-        ),
-        Situation::Complete(_) => row(
-            ("False", settled),
-            ("False", not_stalled),
-            ("True", accepted()),
-            ("False", why.clone()),
-            ("True", why),
-            ("False", not_paused),
-        ),
+        Situation::Digesting(_) => (["True", "False", "Unknown", "Unknown", "Unknown", "False"], [T, F, T, T, F, F]),
+        Situation::Running(_) => (["False", "False", "True", "True", "Unknown", "False"], [F, F, F, T, F, F]),
+        Situation::Holding(_) => (["False", "False", "True", "False", "Unknown", "False"], [F, F, F, T, F, F]),
+        Situation::Paused(_) => (["False", "False", "True", "False", "Unknown", "True"], [F, F, F, T, F, T]),
+        Situation::NeedsHuman(_) => (["False", "True", "False", "False", "Unknown", "False"], [F, T, T, T, F, F]),
+        Situation::RolledBack(_) => (["False", "True", "False", "False", "False", "False"], [F, T, T, T, T, F]),
+        Situation::Complete(_) => (["False", "False", "True", "False", "True", "False"], [F, F, F, T, T, F]),
     }
 }
 
+/// The six standard conditions of a situation.
+pub fn standard(situation: &Situation) -> Vec<Fact> {
+    let (statuses, speaking) = row(situation);
+    STANDARD
+        .into_iter()
+        .zip(statuses.into_iter().zip(speaking))
+        .map(|((kind, reason, message), (status, speaks))| {
+            let why = if speaks { situation.why().clone() } else { Why::new(reason, message) };
+            Fact::new(kind, status, why)
+        })
+        .collect()
+}
+
 /// Facts as conditions: the transition time moves only when the status does.
-pub fn stamp(
-    facts: Vec<Fact>,
-    before: &[Condition],
-    generation: i64,
-    now: Timestamp,
-) -> Vec<Condition> {
+pub fn stamp(facts: Vec<Fact>, before: &[Condition], generation: i64, now: Timestamp) -> Vec<Condition> {
     facts
         .into_iter()
         .map(|fact| {
@@ -181,10 +127,7 @@ pub fn stamp(
 
 /// Status of a condition, `Unknown` when it is not there.
 pub fn status_of<'a>(conditions: &'a [Condition], kind: &str) -> &'a str {
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == kind)
-        .map_or("Unknown", |condition| condition.status.as_str())
+    conditions.iter().find(|condition| condition.type_ == kind).map_or("Unknown", |condition| condition.status.as_str())
 }
 
 #[cfg(test)]
@@ -192,51 +135,26 @@ mod tests {
     use super::*;
 
     fn statuses(situation: &Situation) -> Vec<&'static str> {
-        standard(situation)
-            .into_iter()
-            .map(|fact| fact.status)
-            .collect()
+        standard(situation).into_iter().map(|fact| fact.status).collect()
     }
 
     #[test]
     fn every_situation_has_the_statuses_of_the_published_table() {
         let why = || Why::new("R", "m");
         // Reconciling, Stalled, Ready, Progressing, Succeeded, Paused
-        assert_eq!(
-            statuses(&Situation::Digesting(why())),
-            ["True", "False", "Unknown", "Unknown", "Unknown", "False"]
-        );
-        assert_eq!(
-            statuses(&Situation::Running(why())),
-            ["False", "False", "True", "True", "Unknown", "False"]
-        );
-        assert_eq!(
-            statuses(&Situation::Holding(why())),
-            ["False", "False", "True", "False", "Unknown", "False"]
-        );
-        assert_eq!(
-            statuses(&Situation::Paused(why())),
-            ["False", "False", "True", "False", "Unknown", "True"]
-        );
-        assert_eq!(
-            statuses(&Situation::NeedsHuman(why())),
-            ["False", "True", "False", "False", "Unknown", "False"]
-        );
-        assert_eq!(
-            statuses(&Situation::RolledBack(why())),
-            ["False", "True", "False", "False", "False", "False"]
-        );
-        assert_eq!(
-            statuses(&Situation::Complete(why())),
-            ["False", "False", "True", "False", "True", "False"]
-        );
+        assert_eq!(statuses(&Situation::Digesting(why())), ["True", "False", "Unknown", "Unknown", "Unknown", "False"]);
+        assert_eq!(statuses(&Situation::Running(why())), ["False", "False", "True", "True", "Unknown", "False"]);
+        assert_eq!(statuses(&Situation::Holding(why())), ["False", "False", "True", "False", "Unknown", "False"]);
+        assert_eq!(statuses(&Situation::Paused(why())), ["False", "False", "True", "False", "Unknown", "True"]);
+        assert_eq!(statuses(&Situation::NeedsHuman(why())), ["False", "True", "False", "False", "Unknown", "False"]);
+        assert_eq!(statuses(&Situation::RolledBack(why())), ["False", "True", "False", "False", "False", "False"]);
+        assert_eq!(statuses(&Situation::Complete(why())), ["False", "False", "True", "False", "True", "False"]);
     }
 
     #[test]
     fn a_transition_time_moves_only_when_the_status_does() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let fact =
-            |status, message: &str| vec![Fact::new(kind::READY, status, Why::new("R", message))];
+        let fact = |status, message: &str| vec![Fact::new(kind::READY, status, Why::new("R", message))];
         let first = stamp(fact("True", "a"), &[], 1, at(10));
         let same = stamp(fact("True", "b"), &first, 1, at(20));
         let other = stamp(fact("False", "b"), &same, 1, at(30));

@@ -92,19 +92,9 @@ impl Wait {
 
 impl Note {
     pub fn normal(reason: &'static str, action: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            warning: false,
-            reason,
-            action,
-            message: message.into(),
-        }
+        Self { warning: false, reason, action, message: message.into() }
     }
     pub fn warning(reason: &'static str, action: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            warning: true,
-            reason,
-            action,
-            message: message.into(),
-        }
+        Self { warning: true, reason, action, message: message.into() }
     }
 }

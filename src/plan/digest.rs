@@ -27,9 +27,7 @@ pub fn validation(spec: &MigrationSpec) -> String {
 
 /// The migration's plan: what an approval of Finalize approves.
 pub fn plan(spec: &MigrationSpec) -> String {
-    of(
-        &json!({"validation": validation(spec), "coexistence": spec.coexistence, "rollback": spec.rollback}),
-    )
+    of(&json!({"validation": validation(spec), "coexistence": spec.coexistence, "rollback": spec.rollback}))
 }
 
 /// A cohort's plan: the migration's, and exactly these customers.

@@ -9,9 +9,9 @@ use crate::api::status::Verdict;
 
 use super::approval::{self, Question};
 use super::check;
-use super::conditions::{Why, status_of};
+use super::conditions::Why;
 use super::observed::{MigrationView, ObservedCohort};
-use super::step::CohortStep;
+use super::step::{CohortStep, MigrationStep};
 use super::verdict::worst;
 
 /// A hold, and whether it is the stop cord.
@@ -53,45 +53,39 @@ pub fn hold_while_suspended(ask: &Ask<'_>) -> Option<Hold> {
         "spec.suspend of the Migration"
     } else if migration.object.paused() {
         "annotation godwit.dev/paused of the Migration"
-    } else if status_of(&migration.status.conditions, kind::PAUSED) == "True" {
+    } else if paused_by_trigger(migration) {
         "the Migration, because a trigger fired"
     } else {
         return None;
     };
-    let message = format!("Before {}: paused by {who}", ask.step.as_str());
+    let before = if ask.step == CohortStep::Pending { "its start" } else { ask.step.as_str() };
+    let message = format!("Before {before}: paused by {who}");
     Some(Hold::Paused(Why::new(reason::PAUSED, message)))
+}
+
+fn paused_by_trigger(migration: &MigrationView) -> bool {
+    let conditions = &migration.status.conditions;
+    conditions
+        .iter()
+        .any(|one| one.type_ == kind::PAUSED && one.status == "True" && one.reason == reason::PAUSED_BY_TRIGGER)
 }
 
 fn hold_while_the_migration_is_not_ready(ask: &Ask<'_>) -> Option<Hold> {
     if ask.step != CohortStep::Pending {
         return None;
     }
-    let step = ask
-        .migration
-        .status
-        .step
-        .as_ref()
-        .map_or("its first step", |step| step.name.as_str());
-    (step != "Move").then(|| {
-        let message = format!(
-            "Migration {} is at {step}; cohorts start at Move",
-            ask.migration.object.name
-        );
+    let at_move = ask.migration.status.step.as_ref().is_some_and(|step| step.name == MigrationStep::Move.as_str());
+    // The step's name stays out of the message: a waiting cohort's status would be rewritten with each of them.
+    (!at_move).then(|| {
+        let message = format!("Cohorts start when Migration {} reaches Move", ask.migration.object.name);
         Hold::Waiting(Why::new(reason::MIGRATION_NOT_READY, message))
     })
 }
 
 fn hold_for_earlier_waves(ask: &Ask<'_>) -> Option<Hold> {
-    let admitted = ask
-        .migration
-        .status
-        .admitted
-        .contains(&ask.seen.object.name);
+    let admitted = ask.migration.status.admitted.contains(&ask.seen.object.name);
     (ask.step == CohortStep::Pending && !admitted).then(|| {
-        let message = format!(
-            "Wave {} waits for earlier cohorts or for a free place",
-            ask.seen.spec.wave
-        );
+        let message = format!("Wave {} waits for earlier cohorts or for a free place", ask.seen.spec.wave);
         Hold::Waiting(Why::new(reason::WAVE_NOT_REACHED, message))
     })
 }
@@ -115,10 +109,7 @@ pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option
         Verdict::Fail => reason::GATE_FAILED,
         Verdict::Inconclusive | Verdict::Error => reason::GATE_INCONCLUSIVE,
     };
-    let evidence = verdicts
-        .iter()
-        .find(|(_, verdict, _)| *verdict == worst)
-        .map_or("", |(_, _, evidence)| evidence);
+    let evidence = verdicts.iter().find(|(_, verdict, _)| *verdict == worst).map_or("", |(_, _, evidence)| evidence);
     Some(Why::new(reason, format!("Before {step}: {evidence}")))
 }
 
@@ -126,17 +117,8 @@ fn hold_for_approval(ask: &Ask<'_>) -> Option<Hold> {
     if ask.step != CohortStep::Cutover {
         return None;
     }
-    let digest = ask
-        .status
-        .plan
-        .as_ref()
-        .map_or("", |plan| plan.digest.as_str());
-    let question = Question {
-        kind: SubjectKind::Cohort,
-        name: &ask.seen.object.name,
-        before: ApprovedStep::Cutover,
-        digest,
-    };
-    approval::missing(&ask.migration.spec.approvals, &ask.seen.approvals, question)
-        .map(Hold::Waiting)
+    let digest = ask.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
+    let question =
+        Question { kind: SubjectKind::Cohort, name: &ask.seen.object.name, before: ApprovedStep::Cutover, digest };
+    approval::missing(&ask.migration.spec.approvals, &ask.seen.approvals, question).map(Hold::Waiting)
 }

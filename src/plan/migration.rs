@@ -7,42 +7,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::MigrationStatus;
 use crate::api::approval::{ApprovedStep, SubjectKind};
 use crate::api::check::{GatedStep, TriggerAction};
-use crate::api::condition::{kind, reason};
+use crate::api::condition::reason;
 use crate::api::names::Verb;
-use crate::api::status::{
-    PlanStatus, ProgressStatus, ReversibilityClass, ReversibilityStatus, RollbackStatus,
-    StalledStatus,
-};
+use crate::api::status::{PlanStatus, RollbackStatus};
 use crate::contract::Report;
 
 use super::admission::{self, Waiting};
 use super::approval::{self, Question};
 use super::attempt::{self, Attempt, Refusal};
-use super::cohort::step_of as cohort_step;
 use super::command;
-use super::conditions::{Fact, Situation, Why, stamp, standard};
-use super::decision::{
-    Decision, Effects, FinalizerChange, JobRequest, Note, RouteTableContent, Wait, Work,
-};
+use super::conditions::{Situation, Why};
+use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::gate_answer;
-use super::observed::{JobState, MigrationView, ObservedMigration, TroubleKind};
-use super::record::{
-    bounded, count_of, evidence_for, evidence_of, findings_of, note_history, percent, progress_of,
-    put_evidence,
-};
-use super::step::{CohortStep, MigrationStep};
-use super::{check, digest, retreat, routes, task};
+use super::observed::{MigrationView, ObservedMigration};
+use super::pass::{Pass, Words};
+use super::record::{bounded, evidence_for, evidence_of, findings_of, note_history, put_evidence};
+use super::step::MigrationStep;
+use super::{check, digest, retreat, task};
 
-/// How often a running Job's progress is read, in seconds.
-const PROGRESS_POLL: i64 = 10;
+/// Plan of evidence that must not count: the step said no.
+pub(super) const REFUSED: &str = "refused";
 
 /// The step that a status stands at; a new object stands at Assess, which writes nothing.
 pub fn step_of(status: &MigrationStatus) -> MigrationStep {
-    status
-        .step
-        .as_ref()
-        .and_then(|step| MigrationStep::parse(&step.name))
-        .unwrap_or(MigrationStep::Assess)
+    status.step.as_ref().and_then(|step| MigrationStep::parse(&step.name)).unwrap_or(MigrationStep::Assess)
 }
 
 /// Past the point of no return: Finalize has an attempt, or is over.
@@ -51,10 +39,8 @@ pub fn is_closed(migration: &MigrationView) -> bool {
 }
 
 pub(super) fn closed(status: &MigrationStatus) -> bool {
-    let begun = status
-        .step
-        .as_ref()
-        .is_some_and(|step| step.job.is_some() || step.failures > 0 || step.stalled.is_some());
+    let begun =
+        status.step.as_ref().is_some_and(|step| step.job.is_some() || step.failures > 0 || step.stalled.is_some());
     match step_of(status) {
         MigrationStep::Completed => true,
         MigrationStep::Finalize => begun,
@@ -65,37 +51,14 @@ pub(super) fn closed(status: &MigrationStatus) -> bool {
 /// What should happen next.
 pub fn decide(seen: &ObservedMigration, now: Timestamp) -> Decision<MigrationStatus> {
     let mut pass = Pass::new(seen, now);
-    let situation = if seen.object.deleted_at.is_some() {
-        retreat::leave(&mut pass)
-    } else {
-        pass.run()
-    };
+    let situation = if seen.object.deleted_at.is_some() { retreat::leave(&mut pass) } else { pass.run() };
     pass.finish(&situation)
 }
 
-/// One pass over one migration: the status as it will be recorded, and what follows from it.
-pub(super) struct Pass<'a> {
-    pub seen: &'a ObservedMigration,
-    pub now: Timestamp,
-    pub status: MigrationStatus,
-    pub effects: Effects,
-    pub notes: Vec<Note>,
-    wake: Option<Timestamp>,
-}
+/// One pass over one migration.
+pub(super) type Migrations<'a> = Pass<'a, ObservedMigration>;
 
-impl<'a> Pass<'a> {
-    fn new(seen: &'a ObservedMigration, now: Timestamp) -> Self {
-        let status = seen.status.clone();
-        Self {
-            seen,
-            now,
-            status,
-            effects: Effects::default(),
-            notes: Vec::new(),
-            wake: None,
-        }
-    }
-
+impl Migrations<'_> {
     pub fn step(&self) -> MigrationStep {
         step_of(&self.status)
     }
@@ -103,21 +66,13 @@ impl<'a> Pass<'a> {
     fn run(&mut self) -> Situation {
         if !self.seen.object.has_finalizer {
             self.effects.finalizer = Some(FinalizerChange::Add);
-            return Situation::Digesting(Why::new(
-                reason::ACCEPTED,
-                "Taking the migration under control",
-            ));
+            return Situation::Digesting(Why::new(reason::ACCEPTED, "Taking the migration under control"));
         }
         self.renew_generation();
-        self.settle();
+        self.take_up();
         let mut measured = self.seen.measured.clone();
         measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
-        check::enter(
-            &mut self.status.checks,
-            &self.seen.spec,
-            &measured,
-            self.now,
-        );
+        check::enter(&mut self.status.checks, &self.seen.spec, &measured, self.now);
         self.hear();
         self.heed_alarms();
         retreat::turn(self);
@@ -128,71 +83,39 @@ impl<'a> Pass<'a> {
     /// A new generation gives a stalled or rolled-back migration another chance.
     fn renew_generation(&mut self) {
         let known = self.status.observed_generation;
-        if known
-            .is_none_or(|generation| generation < 0 || generation == self.seen.object.generation)
-        {
+        if known.is_none_or(|generation| generation < 0 || generation == self.seen.object.generation) {
             return;
         }
         if self.step() == MigrationStep::RolledBack {
             self.start_over("a new generation of the spec");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
+        } else if self.stalled().is_some() {
+            self.clear_stall(self.step().limits());
         }
     }
 
-    /// What became of the attempt under way.
-    pub fn settle(&mut self) {
+    /// Takes up what became of the attempt under way.
+    pub fn take_up(&mut self) {
         let current = self.step();
-        let (Some(step), Some(limits)) = (&mut self.status.step, current.limits()) else {
-            return;
-        };
-        match attempt::settle(step, &self.seen.jobs) {
-            Attempt::Running { progress, .. } => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-                self.status.progress = progress_of(
-                    self.status.progress.as_ref(),
-                    progress.as_ref(),
-                    step,
-                    self.now,
-                );
-            }
-            Attempt::Terminating => {
-                if let Some(job) = &mut step.job {
-                    job.seen = true;
-                }
-            }
+        let Some(limits) = current.limits() else { return };
+        match self.settle() {
             Attempt::Passed(report) => self.pass_step(current, &report),
-            Attempt::Lost { message } => {
-                attempt::book_failure(step, limits, &message, self.now);
-                let told = format!(
-                    "{} attempt {} of {}: {message}",
-                    current.as_str(),
-                    step.failures,
-                    limits.attempts
-                );
-                self.notes
-                    .push(Note::warning("AttemptFailed", current.as_str(), told));
+            // Stopped for the way back: that is no failure.
+            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
+                if let Some(step) = &mut self.status.step {
+                    step.job = None;
+                }
             }
+            Attempt::Lost { message } => self.book_failure(limits, &message),
             Attempt::Refused(refusal) => self.refuse_step(current, &refusal),
-            Attempt::Idle | Attempt::Unseen => {}
+            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
         }
     }
 
     fn pass_step(&mut self, current: MigrationStep, report: &Report) {
         let plan = digest::data(&self.seen.spec);
-        put_evidence(
-            &mut self.status.evidence,
-            evidence_of(current.evidence(), report, &plan, self.now),
-        );
+        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
         self.status.findings = findings_of(&report.findings);
-        let prepared = evidence_for(
-            &self.status.evidence,
-            MigrationStep::Prepare.evidence(),
-            &plan,
-        )
-        .is_some();
+        let prepared = evidence_for(&self.status.evidence, MigrationStep::Prepare.evidence(), &plan).is_some();
         let next = match current {
             MigrationStep::Assess => MigrationStep::Backup,
             MigrationStep::Backup => MigrationStep::VerifyBackup,
@@ -215,10 +138,7 @@ impl<'a> Pass<'a> {
             refusal.reason
         };
         if let Some(report) = &refusal.report {
-            put_evidence(
-                &mut self.status.evidence,
-                evidence_of(current.evidence(), report, "refused", self.now),
-            );
+            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
             self.status.findings = findings_of(&report.findings);
         }
         let told = match current {
@@ -226,18 +146,8 @@ impl<'a> Pass<'a> {
             MigrationStep::Backup | MigrationStep::VerifyBackup => "BackupFailed",
             _ => "StepFailed",
         };
-        self.notes.push(Note::warning(
-            told,
-            current.as_str(),
-            refusal.message.clone(),
-        ));
-        if let Some(step) = &mut self.status.step {
-            step.job = None;
-            step.stalled = Some(StalledStatus {
-                reason: reason.to_owned(),
-                message: bounded(&refusal.message, 1024),
-            });
-        }
+        self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));
+        self.stall(reason, &refusal.message);
     }
 
     /// Commands become wishes.
@@ -247,8 +157,7 @@ impl<'a> Pass<'a> {
                 Verb::Retry => self.retry(),
                 Verb::Promote => {
                     let told = "promote skips a cohort's soak; set it on the Cohort";
-                    self.notes
-                        .push(Note::warning("CommandRefused", "Promote", told));
+                    self.notes.push(Note::warning("CommandRefused", "Promote", told));
                 }
                 Verb::Abort => retreat::abort(self, &command.value),
                 Verb::Rollback => {
@@ -262,12 +171,8 @@ impl<'a> Pass<'a> {
     fn retry(&mut self) {
         if self.step() == MigrationStep::RolledBack {
             self.start_over("a retry was requested");
-        } else if let Some(step) = &mut self.status.step {
-            step.stalled = None;
-            step.failures = 0;
-            step.retry_time = None;
-            let limits = MigrationStep::parse(&step.name).and_then(MigrationStep::limits);
-            step.deadline = attempt::begin(&step.name, limits, self.now).deadline;
+        } else {
+            self.clear_stall(self.step().limits());
         }
     }
 
@@ -279,32 +184,17 @@ impl<'a> Pass<'a> {
         });
         if let Some((cohort, alarm)) = alarm {
             let name = &cohort.object.name;
-            let cause = format!(
-                "trigger on check {} of cohort {name}: {}",
-                alarm.check, alarm.evidence
-            );
-            retreat::wish(
-                self,
-                "Rollback",
-                &format!("trigger-{name}-{}", alarm.time.0),
-                &cause,
-            );
+            let cause = format!("trigger on check {} of cohort {name}: {}", alarm.check, alarm.evidence);
+            retreat::wish(self, "Rollback", &format!("trigger-{name}-{}", alarm.time.0), &cause);
         }
     }
 
     /// Fixes the plan at the start and follows the spec while nothing has been written.
     fn plan(&mut self) {
         let digest = digest::plan(&self.seen.spec);
-        let current = self
-            .status
-            .plan
-            .as_ref()
-            .is_none_or(|plan| plan.digest != digest);
+        let current = self.status.plan.as_ref().is_none_or(|plan| plan.digest != digest);
         if current && !self.spec_changed() {
-            self.status.plan = Some(PlanStatus {
-                digest,
-                observed_generation: self.seen.object.generation,
-            });
+            self.status.plan = Some(PlanStatus { digest, observed_generation: self.seen.object.generation });
         }
         if self.status.start_time.is_none() {
             self.status.start_time = Some(Time(self.now));
@@ -314,14 +204,8 @@ impl<'a> Pass<'a> {
 
     /// Whether what was prepared was prepared for another dataset or other systems.
     fn spec_changed(&self) -> bool {
-        let prepared = self
-            .status
-            .evidence
-            .iter()
-            .find(|one| one.name == MigrationStep::Prepare.evidence());
-        prepared.is_some_and(|prepared| {
-            prepared.plan != "refused" && prepared.plan != digest::data(&self.seen.spec)
-        })
+        let prepared = self.status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
+        prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(&self.seen.spec))
     }
 
     fn proceed(&mut self) -> Situation {
@@ -338,11 +222,12 @@ impl<'a> Pass<'a> {
     }
 
     fn go_forward(&mut self, step: MigrationStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.spec_changed() {
-            let told = "engine, dataset or storage differ from what was prepared; undo the change, or roll back and retry";
+            let told =
+                "engine, dataset or storage differ from what was prepared; undo the change, or roll back and retry";
             return Situation::NeedsHuman(Why::new(reason::SPEC_CHANGED, told));
         }
         if let Some(why) = self.paused() {
@@ -353,10 +238,7 @@ impl<'a> Pass<'a> {
             MigrationStep::Move => self.move_cohorts(),
             MigrationStep::Finalize => self.finalize(),
             _ if self.outdated(step) => {
-                self.enter(
-                    MigrationStep::Assess,
-                    "engine, dataset or storage were changed",
-                );
+                self.enter(MigrationStep::Assess, "engine, dataset or storage were changed");
                 self.carry_out(MigrationStep::Assess)
             }
             _ => self.carry_out(step),
@@ -377,13 +259,11 @@ impl<'a> Pass<'a> {
     fn paused(&self) -> Option<Why> {
         let alarm = self.seen.cohorts.iter().find_map(|cohort| {
             let alarm = cohort.status.alarm.as_ref()?;
-            (alarm.action == TriggerAction::Pause).then(|| (cohort.object.name.as_str(), alarm))
+            (alarm.action == TriggerAction::Pause).then_some((cohort.object.name.as_str(), alarm))
         });
         if let Some((cohort, alarm)) = alarm {
-            let told = format!(
-                "check {} of cohort {cohort}: {}; request a retry on the cohort",
-                alarm.check, alarm.evidence
-            );
+            let told =
+                format!("check {} of cohort {cohort}: {}; request a retry on the cohort", alarm.check, alarm.evidence);
             return Some(Why::new(reason::PAUSED_BY_TRIGGER, told));
         }
         let by = if self.seen.spec.suspend {
@@ -393,13 +273,7 @@ impl<'a> Pass<'a> {
         } else {
             return None;
         };
-        Some(Why::new(
-            reason::PAUSED,
-            format!(
-                "Before the next step of {}: paused by {by}",
-                self.step().as_str()
-            ),
-        ))
+        Some(Why::new(reason::PAUSED, format!("Before the next step of {}: paused by {by}", self.step().as_str())))
     }
 
     fn admit_nobody_new(&mut self) {
@@ -414,17 +288,11 @@ impl<'a> Pass<'a> {
     }
 
     fn move_cohorts(&mut self) -> Situation {
-        let answer = admission::admit(
-            &self.seen.cohorts,
-            self.seen.spec.rollout.max_concurrent_cohorts,
-        );
+        let answer = admission::admit(&self.seen.cohorts, self.seen.spec.rollout.max_concurrent_cohorts);
         if answer.starts_new && self.backup_is_old() {
             self.admit_nobody_new();
             if self.status.admitted.is_empty() {
-                self.enter(
-                    MigrationStep::Backup,
-                    "the verified backup is older than backup.maxAge",
-                );
+                self.enter(MigrationStep::Backup, "the verified backup is older than backup.maxAge");
                 return self.carry_out(MigrationStep::Backup);
             }
             let told = "The verified backup is older than backup.maxAge; it is renewed before the next cohort starts";
@@ -435,10 +303,7 @@ impl<'a> Pass<'a> {
             Waiting::Cohorts(why) => Situation::Running(why),
             Waiting::Person(why) => Situation::Holding(why),
             Waiting::Nothing => {
-                self.enter(
-                    MigrationStep::Finalize,
-                    "every customer is on the target and every soak is over",
-                );
+                self.enter(MigrationStep::Finalize, "every customer is on the target and every soak is over");
                 self.finalize()
             }
         }
@@ -446,24 +311,11 @@ impl<'a> Pass<'a> {
 
     fn backup_is_old(&self) -> bool {
         let plan = digest::data(&self.seen.spec);
-        let Some(backup) = evidence_for(
-            &self.status.evidence,
-            MigrationStep::Backup.evidence(),
-            &plan,
-        ) else {
+        let Some(backup) = evidence_for(&self.status.evidence, MigrationStep::Backup.evidence(), &plan) else {
             return true;
         };
-        let max_age = self
-            .seen
-            .spec
-            .backup
-            .max_age
-            .or(SignedDuration::from_hours(24));
-        backup
-            .time
-            .0
-            .saturating_add(max_age)
-            .is_ok_and(|until| until <= self.now)
+        let max_age = self.seen.spec.backup.max_age.or(SignedDuration::from_hours(24));
+        backup.time.0.saturating_add(max_age).is_ok_and(|until| until <= self.now)
     }
 
     fn finalize(&mut self) -> Situation {
@@ -474,61 +326,31 @@ impl<'a> Pass<'a> {
             return self.move_cohorts();
         }
         let spec = &self.seen.spec;
-        let verdicts = check::verdicts(
-            check::gates_before(spec, GatedStep::Finalize),
-            spec,
-            &self.status.checks,
-        );
+        let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
         if let Some(why) = gate_answer(&verdicts, "Finalize") {
-            self.measure();
+            self.measure_needed();
             return Situation::Holding(why);
         }
-        let digest = self
-            .status
-            .plan
-            .as_ref()
-            .map_or("", |plan| plan.digest.as_str());
+        let digest = self.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
         let name = self.seen.object.name.as_str();
-        let question = Question {
-            kind: SubjectKind::Migration,
-            name,
-            before: ApprovedStep::Finalize,
-            digest,
-        };
+        let question = Question { kind: SubjectKind::Migration, name, before: ApprovedStep::Finalize, digest };
         if let Some(why) = approval::missing(&spec.approvals, &self.seen.approvals, question) {
-            self.measure();
+            self.measure_needed();
             return Situation::Holding(why);
         }
         self.carry_out(MigrationStep::Finalize)
     }
 
-    pub fn stalled_or_under_way(&mut self, step: MigrationStep) -> Option<Situation> {
-        let status = self.status.step.as_ref()?;
-        if let Some(stalled) = &status.stalled {
-            return Some(Situation::NeedsHuman(Why::new(
-                stalled.reason.clone(),
-                stalled.message.clone(),
-            )));
-        }
-        if status.job.is_some() {
-            return Some(self.await_job(step));
-        }
-        let retry_time = status.retry_time.as_ref()?.0;
-        if retry_time <= self.now {
-            return None;
-        }
-        let told = format!(
-            "{}: attempt {} failed; the next one starts at {retry_time}",
-            step.as_str(),
-            status.failures
-        );
-        self.wake_at(retry_time);
-        Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
+    /// The situation of a step that is not free to start an attempt.
+    fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
+        let message = format!("{} is under way", step.as_str());
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
     /// Starts an attempt, or waits for the one under way.
     pub fn carry_out(&mut self, step: MigrationStep) -> Situation {
-        if let Some(situation) = self.stalled_or_under_way(step) {
+        if let Some(situation) = self.occupied(step) {
             return situation;
         }
         if self.seen.namespace_terminating {
@@ -538,76 +360,9 @@ impl<'a> Pass<'a> {
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
         }
-        let Some(status) = &mut self.status.step else {
-            return Situation::NeedsHuman(Why::new(
-                reason::INVALID_SPEC,
-                "The status names no step; request a retry",
-            ));
-        };
-        self.status.progress = None;
-        attempt::start(status, &mut self.status.attempts, &self.seen.object);
-        self.await_job(step)
-    }
-
-    /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
-    pub fn await_job(&mut self, step: MigrationStep) -> Situation {
-        let Some((status, job)) = self
-            .status
-            .step
-            .as_ref()
-            .and_then(|step| Some((step, step.job.as_ref()?)))
-        else {
-            return Situation::Running(Why::new(step.running_reason(), step.as_str()));
-        };
-        let (name, attempt) = (job.name.clone(), job.attempt);
-        let deadline = status.deadline.as_ref().map(|deadline| deadline.0);
-        let late = deadline.is_some_and(|deadline| deadline <= self.now);
-        match attempt::settle(status, &self.seen.jobs) {
-            Attempt::Unseen => self.effects.jobs.extend(self.request(step, &name, attempt)),
-            _ if late => return self.give_up_late(step, &name),
-            Attempt::Running {
-                trouble: Some(trouble),
-                ..
-            } => {
-                self.wake_in(PROGRESS_POLL);
-                let why = |reason| {
-                    Why::new(
-                        reason,
-                        format!("{} waits: {}", step.as_str(), trouble.message),
-                    )
-                };
-                return match trouble.kind {
-                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
-                    TroubleKind::Image | TroubleKind::Scheduling => {
-                        Situation::Holding(why(reason::JOB_NOT_STARTED))
-                    }
-                };
-            }
-            _ => self.wake_in(PROGRESS_POLL),
-        }
-        if let Some(deadline) = deadline {
-            self.wake_at(deadline);
-        }
-        Situation::Running(Why::new(
-            step.running_reason(),
-            format!("{} is under way", step.as_str()),
-        ))
-    }
-
-    fn give_up_late(&mut self, step: MigrationStep, job: &str) -> Situation {
-        self.effects.abandoned_jobs.push(job.to_owned());
-        let told = format!(
-            "{} did not end in time; its Job was stopped. Find out why, then request a retry",
-            step.as_str()
-        );
-        if let Some(status) = &mut self.status.step {
-            status.job = None;
-            status.stalled = Some(StalledStatus {
-                reason: reason::PROGRESS_DEADLINE_EXCEEDED.to_owned(),
-                message: told.clone(),
-            });
-        }
-        Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
+        self.start_attempt();
+        let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
+        self.occupied(step).unwrap_or(started)
     }
 
     fn request(&self, step: MigrationStep, name: &str, attempt: i64) -> Option<JobRequest> {
@@ -617,59 +372,17 @@ impl<'a> Pass<'a> {
 
     fn job_request(&self, name: &str, attempt: i64, work: Work) -> JobRequest {
         let migration = self.seen.object.identity();
-        JobRequest {
-            name: name.to_owned(),
-            attempt,
-            epoch: 0,
-            migration,
-            cohort: None,
-            work,
-        }
+        JobRequest { name: name.to_owned(), attempt, epoch: 0, migration, cohort: None, work }
     }
 
-    /// Measures by Job what is due, and asks to be woken for the rest.
-    fn measure(&mut self) {
+    fn measure_needed(&mut self) {
         let needed = check::needed_by_migration(&self.seen.spec, &self.status);
-        let owner = &self.seen.object;
-        let wake = check::start_jobs(
-            &needed,
-            &mut self.status.checks,
-            &mut self.status.attempts,
-            owner,
-            self.now,
-        );
-        let requests: Vec<JobRequest> = self
-            .status
-            .checks
-            .iter()
-            .filter_map(|status| {
-                let job = status
-                    .job
-                    .as_ref()
-                    .filter(|job| !self.seen.jobs.contains_key(&job.name))?;
-                let check = self
-                    .seen
-                    .spec
-                    .checks
-                    .iter()
-                    .find(|check| check.name == status.name)?;
-                Some(self.job_request(&job.name, job.attempt, task::of_check(check)?))
-            })
-            .collect();
-        self.effects.jobs.extend(requests);
-        if let Some(wake) = wake {
-            self.wake_at(wake);
-        }
+        self.measure(&needed, &self.seen.spec, Self::job_request);
     }
 
     /// Begins a step, with history and event.
     pub fn enter(&mut self, next: MigrationStep, told: &str) {
-        let before = self
-            .status
-            .step
-            .as_ref()
-            .map_or("", |step| step.name.as_str())
-            .to_owned();
+        let before = self.status.step.as_ref().map_or("", |step| step.name.as_str()).to_owned();
         self.status.step = Some(attempt::begin(next.as_str(), next.limits(), self.now));
         self.status.progress = None;
         note_history(&mut self.status.history, next.as_str(), told, self.now);
@@ -682,11 +395,8 @@ impl<'a> Pass<'a> {
             MigrationStep::Return | MigrationStep::Reset => "RollingBack",
             _ => "MigrationAdvanced",
         };
-        let message = if before.is_empty() {
-            told.to_owned()
-        } else {
-            format!("{before} -> {}: {told}", next.as_str())
-        };
+        let message =
+            if before.is_empty() { told.to_owned() } else { format!("{before} -> {}: {told}", next.as_str()) };
         let note = if next.is_backward() && next != MigrationStep::RolledBack {
             Note::warning(reason, next.as_str(), message)
         } else {
@@ -709,190 +419,6 @@ impl<'a> Pass<'a> {
         };
         self.enter(MigrationStep::Assess, why);
     }
-
-    fn wake_at(&mut self, at: Timestamp) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
-    fn wake_in(&mut self, seconds: i64) {
-        self.wake_at(
-            self.now
-                .saturating_add(SignedDuration::from_secs(seconds))
-                .unwrap_or(Timestamp::MAX),
-        );
-    }
-
-    fn finish(mut self, situation: &Situation) -> Decision<MigrationStatus> {
-        self.stop_strays();
-        let generation = self.seen.object.generation;
-        self.status.observed_generation = Some(generation);
-        let step = self.step();
-        self.status.phase = Some(phase(step, situation).to_owned());
-        self.summarise();
-        self.status.reversibility = Some(reversibility(&self.status, &self.seen.cohorts));
-        self.publish_routes();
-        let mut facts = standard(situation);
-        facts.push(self.backup_verified());
-        facts.push(self.rollback_available());
-        self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
-        let wait = Wait::ForChange.sooner(self.wake);
-        Decision {
-            status: self.status,
-            effects: self.effects,
-            notes: self.notes,
-            wait,
-        }
-    }
-
-    /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
-    fn stop_strays(&mut self) {
-        let step_job = self
-            .status
-            .step
-            .as_ref()
-            .and_then(|step| step.job.as_ref())
-            .map(|job| job.name.as_str());
-        let checks = &self.status.checks;
-        let named = |name: &str| {
-            step_job == Some(name)
-                || checks
-                    .iter()
-                    .any(|check| check.job.as_ref().is_some_and(|job| job.name == name))
-        };
-        for (name, state) in &self.seen.jobs {
-            let running = matches!(state, JobState::Running { .. });
-            if running && !named(name) && !self.effects.abandoned_jobs.contains(name) {
-                self.effects.abandoned_jobs.push(name.clone());
-            }
-        }
-    }
-
-    /// Cohorts and customers in one glance.
-    fn summarise(&mut self) {
-        let cohorts = &self.seen.cohorts;
-        let done = cohorts
-            .iter()
-            .filter(|cohort| cohort_step(&cohort.status) == CohortStep::Done)
-            .count();
-        self.status.cohort_summary = Some(format!("{done}/{}", cohorts.len()));
-        if self.step() == MigrationStep::Move {
-            let total = count_of(
-                &self.status.evidence,
-                MigrationStep::Assess.evidence(),
-                "customers",
-            )
-            .unwrap_or(0);
-            let moved: i64 = cohorts
-                .iter()
-                .filter(|cohort| cohort.status.owner.as_deref() == Some("Target"))
-                .filter_map(|cohort| cohort.status.customers)
-                .sum();
-            let unchanged = self
-                .status
-                .progress
-                .as_ref()
-                .is_some_and(|old| old.completed == moved && old.total == total);
-            if !unchanged {
-                self.status.progress = Some(ProgressStatus {
-                    unit: "customers".to_owned(),
-                    total,
-                    completed: moved,
-                    rate_per_second: None,
-                    estimated_completion_time: None,
-                    update_time: Time(self.now),
-                });
-            }
-        }
-        let of_step = self
-            .status
-            .progress
-            .as_ref()
-            .and_then(|progress| percent(progress.completed, progress.total));
-        let ended = matches!(
-            self.step(),
-            MigrationStep::Finalize | MigrationStep::Completed
-        )
-        .then(|| "100%".to_owned());
-        self.status.progress_summary = of_step.or(ended);
-    }
-
-    fn publish_routes(&mut self) {
-        let Some(routing) = &self.seen.spec.routing else {
-            return;
-        };
-        let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
-        if self.seen.route_table.as_deref() != Some(routes.as_str()) {
-            let config_map = routing.route_table.config_map_name.clone();
-            self.effects.route_table = Some(RouteTableContent { config_map, routes });
-        }
-    }
-
-    fn backup_verified(&self) -> Fact {
-        let plan = digest::data(&self.seen.spec);
-        match evidence_for(
-            &self.status.evidence,
-            MigrationStep::VerifyBackup.evidence(),
-            &plan,
-        ) {
-            Some(proof) => {
-                let told = format!("The backup was restored and compared at {}", proof.time.0);
-                Fact::new(
-                    kind::BACKUP_VERIFIED,
-                    "True",
-                    Why::new(reason::RESTORED, told),
-                )
-            }
-            None => {
-                let told = "No backup of this plan has been restored yet";
-                Fact::new(
-                    kind::BACKUP_VERIFIED,
-                    "False",
-                    Why::new(reason::NOT_YET_RESTORED, told),
-                )
-            }
-        }
-    }
-
-    fn rollback_available(&self) -> Fact {
-        let (answer, reason, message) = match reversibility(&self.status, &self.seen.cohorts).class
-        {
-            ReversibilityClass::Closed => {
-                ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun")
-            }
-            ReversibilityClass::Lossless => (
-                "True",
-                reason::NOTHING_MOVED,
-                "The source owns every row; nothing would be lost",
-            ),
-            ReversibilityClass::Lossy => (
-                "True",
-                reason::TARGET_WRITES_SET_ASIDE,
-                "What the target wrote since the cutovers would be exported and set aside",
-            ),
-        };
-        Fact::new(kind::ROLLBACK_AVAILABLE, answer, Why::new(reason, message))
-    }
-}
-
-/// What going back would cost the whole migration now.
-fn reversibility(
-    status: &MigrationStatus,
-    cohorts: &[super::observed::CohortView],
-) -> ReversibilityStatus {
-    let on_target = cohorts
-        .iter()
-        .any(|cohort| cohort.status.owner.as_deref() == Some("Target"));
-    let (class, blockers) = if closed(status) {
-        (
-            ReversibilityClass::Closed,
-            vec!["Finalize has begun".to_owned()],
-        )
-    } else if on_target {
-        (ReversibilityClass::Lossy, Vec::new())
-    } else {
-        (ReversibilityClass::Lossless, Vec::new())
-    };
-    ReversibilityStatus { class, blockers }
 }
 
 /// A rollback as it is recorded.
@@ -907,37 +433,8 @@ pub(super) fn rollback(kind: &str, id: &str, cause: &str, now: Timestamp) -> Rol
 }
 
 fn summary(step: MigrationStep, report: &Report) -> String {
-    let number = |name: &str| {
-        report
-            .counts
-            .get(name)
-            .map(|count| format!("{count} {name}"))
-    };
-    let parts: Vec<String> = ["customers", "tables", "rows", "files", "bytes"]
-        .iter()
-        .filter_map(|name| number(name))
-        .collect();
-    if parts.is_empty() {
-        format!("{} done", step.as_str())
-    } else {
-        parts.join(", ")
-    }
-}
-
-fn phase(step: MigrationStep, situation: &Situation) -> &'static str {
-    match (situation, step) {
-        (Situation::Paused(_), _) => "Paused",
-        (Situation::NeedsHuman(_), _) => "Stalled",
-        (Situation::RolledBack(_), _) => "RolledBack",
-        (Situation::Complete(_), _) => "Completed",
-        (Situation::Holding(_), _) => "Holding",
-        (_, MigrationStep::Assess) => "Assessing",
-        (_, MigrationStep::Backup) => "BackingUp",
-        (_, MigrationStep::VerifyBackup) => "VerifyingBackup",
-        (_, MigrationStep::Prepare) => "Preparing",
-        (_, MigrationStep::Move) => "Moving",
-        (_, MigrationStep::Finalize) => "Finalizing",
-        (_, MigrationStep::Cleanup) => "CleaningUp",
-        (_, _) => "Reverting",
-    }
+    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
+    let parts: Vec<String> =
+        ["customers", "tables", "rows", "files", "bytes"].iter().filter_map(|name| number(name)).collect();
+    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
 }

@@ -10,15 +10,8 @@ const MAX: usize = 63;
 pub fn job_name(owner_uid: &str, owner_name: &str, step: &str, attempt: i64) -> String {
     let step = step.to_ascii_lowercase();
     let digest = Sha256::digest(format!("{owner_uid}/{step}/{attempt}"));
-    let hash: String = digest
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let tail = format!(
-        "-{}-{attempt}-{hash}",
-        step.get(..step.len().min(30)).unwrap_or(&step)
-    );
+    let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let tail = format!("-{}-{attempt}-{hash}", step.get(..step.len().min(30)).unwrap_or(&step));
     let room = MAX.saturating_sub(tail.len());
     let head: String = owner_name.chars().take(room).collect();
     format!("{}{tail}", head.trim_end_matches(['-', '.']))

@@ -26,18 +26,12 @@ pub struct ObjectFacts {
 
 impl ObjectFacts {
     pub fn identity(&self) -> Identity {
-        Identity {
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-        }
+        Identity { namespace: self.namespace.clone(), name: self.name.clone(), uid: self.uid.clone() }
     }
 
     /// The break-glass pause.
     pub fn paused(&self) -> bool {
-        self.annotations
-            .get(ANNOTATION_PAUSED)
-            .is_some_and(|value| value == "true")
+        self.annotations.get(ANNOTATION_PAUSED).is_some_and(|value| value == "true")
     }
 
     /// The text of a command annotation.
@@ -50,10 +44,7 @@ impl ObjectFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobState {
     /// Created and not at its end: no `Complete` and no `Failed` condition is True yet.
-    Running {
-        progress: Option<Progress>,
-        trouble: Option<Trouble>,
-    },
+    Running { progress: Option<Progress>, trouble: Option<Trouble> },
     /// `Complete`. The report is absent when the pod took it along.
     Succeeded { report: Option<Report> },
     /// `Failed`.

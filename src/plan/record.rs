@@ -6,8 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::names::Verb;
 use crate::api::status::{
-    Count, Evidence, FindingStatus, HandledCommand, HistoryEntry, MAX_FINDINGS, MAX_HISTORY,
-    ProgressStatus, StepStatus,
+    Count, Evidence, FindingStatus, HandledCommand, HistoryEntry, MAX_FINDINGS, MAX_HISTORY, ProgressStatus, StepStatus,
 };
 use crate::contract::{Finding, Progress, Report, Severity};
 
@@ -40,21 +39,13 @@ pub fn put_evidence(all: &mut Vec<Evidence>, evidence: Evidence) {
 
 /// The evidence of that name, if it was made for this plan.
 pub fn evidence_for<'a>(all: &'a [Evidence], name: &str, plan: &str) -> Option<&'a Evidence> {
-    all.iter()
-        .find(|evidence| evidence.name == name && evidence.plan == plan)
+    all.iter().find(|evidence| evidence.name == name && evidence.plan == plan)
 }
 
 /// A report as evidence.
 pub fn evidence_of(name: &str, report: &Report, plan: &str, now: Timestamp) -> Evidence {
     let counts = |numbers: &std::collections::BTreeMap<String, i64>, max| {
-        numbers
-            .iter()
-            .take(max)
-            .map(|(name, value)| Count {
-                name: bounded(name, 40),
-                value: *value,
-            })
-            .collect()
+        numbers.iter().take(max).map(|(name, value)| Count { name: bounded(name, 40), value: *value }).collect()
     };
     Evidence {
         name: name.to_owned(),
@@ -70,11 +61,7 @@ pub fn evidence_of(name: &str, report: &Report, plan: &str, now: Timestamp) -> E
 /// A number of some evidence.
 pub fn count_of(all: &[Evidence], name: &str, count: &str) -> Option<i64> {
     let evidence = all.iter().find(|evidence| evidence.name == name)?;
-    evidence
-        .counts
-        .iter()
-        .find(|entry| entry.name == count)
-        .map(|entry| entry.value)
+    evidence.counts.iter().find(|entry| entry.name == count).map(|entry| entry.value)
 }
 
 /// Findings as status shows them, worst first.
@@ -101,18 +88,13 @@ pub fn findings_of(findings: &[Finding]) -> Vec<FindingStatus> {
 /// Remembers that a command's text was answered.
 pub fn mark_handled(handled: &mut Vec<HandledCommand>, verb: Verb, value: &str) {
     handled.retain(|command| command.verb != verb.as_str());
-    handled.push(HandledCommand {
-        verb: verb.as_str().to_owned(),
-        value: bounded(value, 64),
-    });
+    handled.push(HandledCommand { verb: verb.as_str().to_owned(), value: bounded(value, 64) });
     handled.sort_by(|a, b| a.verb.cmp(&b.verb));
 }
 
 /// Whether a command's text was answered before. Texts are compared for equality: their order means nothing.
 pub fn was_handled(handled: &[HandledCommand], verb: Verb, value: &str) -> bool {
-    handled
-        .iter()
-        .any(|command| command.verb == verb.as_str() && command.value == bounded(value, 64))
+    handled.iter().any(|command| command.verb == verb.as_str() && command.value == bounded(value, 64))
 }
 
 /// Progress with rate and expected end; unchanged when the last one is too young or nothing moved.
@@ -129,8 +111,7 @@ pub fn progress_of(
     let total = i64::try_from(seen.total).unwrap_or(i64::MAX);
     if let Some(before) = before {
         let young = now.as_second() - before.update_time.0.as_second() < PROGRESS_INTERVAL;
-        let same =
-            before.completed == completed && before.total == total && before.unit == seen.unit;
+        let same = before.completed == completed && before.total == total && before.unit == seen.unit;
         if same || (young && before.unit == seen.unit) {
             return Some(before.clone());
         }
@@ -181,21 +162,13 @@ mod tests {
         assert!(was_handled(&handled, Verb::Retry, "2026-01-02T00:00:00Z"));
         // An older time is another command all the same: clocks of people differ.
         assert!(!was_handled(&handled, Verb::Retry, "2026-01-01T00:00:00Z"));
-        assert!(!was_handled(
-            &handled,
-            Verb::Rollback,
-            "2026-01-02T00:00:00Z"
-        ));
+        assert!(!was_handled(&handled, Verb::Rollback, "2026-01-02T00:00:00Z"));
     }
 
     #[test]
     fn progress_has_a_rate_and_an_end_and_is_not_rewritten_every_second() {
         let step = crate::plan::attempt::begin("Copy", None, at(0));
-        let seen = |done| Progress {
-            unit: "rows".into(),
-            done,
-            total: 1000,
-        };
+        let seen = |done| Progress { unit: "rows".into(), done, total: 1000 };
         let first = progress_of(None, Some(&seen(200)), &step, at(10)).unwrap();
         assert_eq!(first.rate_per_second, Some(20));
         assert_eq!(first.estimated_completion_time, Some(Time(at(50))));

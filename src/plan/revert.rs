@@ -7,11 +7,11 @@ use crate::api::CohortStatus;
 use crate::api::condition::{kind, reason};
 use crate::api::status::{ReversibilityClass, ReversibilityStatus, RollbackStatus};
 
-use super::cohort::{Pass, step_of};
+use super::cohort::{Cohorts, step_of};
 use super::conditions::{Fact, Why};
 use super::decision::Note;
 use super::migration;
-use super::observed::{JobState, MigrationView};
+use super::observed::MigrationView;
 use super::record::bounded;
 use super::step::CohortStep;
 
@@ -19,19 +19,13 @@ use super::step::CohortStep;
 const ORDERED: &str = "migration-";
 
 /// Records that the cohort is to go back; a wish for the way back that is under way changes nothing.
-pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
+pub(super) fn wish(pass: &mut Cohorts<'_>, kind: &str, id: &str, cause: &str) {
     if pass.status.rollback.is_some() {
         return;
     }
-    if pass
-        .seen
-        .migration
-        .as_ref()
-        .is_some_and(migration::is_closed)
-    {
+    if pass.seen.migration.as_ref().is_some_and(migration::is_closed) {
         let told = "Finalize has begun: there is no way back any more";
-        pass.notes
-            .push(Note::warning("CommandRefused", "Rollback", told));
+        pass.notes.push(Note::warning("CommandRefused", "Rollback", told));
         return;
     }
     pass.status.rollback = Some(RollbackStatus {
@@ -44,12 +38,8 @@ pub(super) fn wish(pass: &mut Pass<'_>, kind: &str, id: &str, cause: &str) {
 }
 
 /// A migration-wide way back releases its cohorts one after the other; its end lets them start over.
-pub(super) fn follow(pass: &mut Pass<'_>, migration: &MigrationView) {
-    let ordered_before = pass
-        .status
-        .rollback
-        .as_ref()
-        .is_some_and(|rollback| rollback.id.starts_with(ORDERED));
+pub(super) fn follow(pass: &mut Cohorts<'_>, migration: &MigrationView) {
+    let ordered_before = pass.status.rollback.as_ref().is_some_and(|rollback| rollback.id.starts_with(ORDERED));
     match &migration.status.rollback {
         Some(order) if order.released.contains(&pass.seen.object.name) => {
             // A new order reaches a cohort that already went back by an earlier one as well: it is back, nothing to do.
@@ -66,34 +56,17 @@ pub(super) fn follow(pass: &mut Pass<'_>, migration: &MigrationView) {
 }
 
 /// Turns towards the source as soon as nothing moves forward any more.
-pub(super) fn turn(pass: &mut Pass<'_>) {
+pub(super) fn turn(pass: &mut Cohorts<'_>) {
     let step = pass.step();
     if pass.status.rollback.is_none() || step.is_backward() {
         return;
     }
-    let job = pass.status.step.as_ref().and_then(|step| step.job.clone());
-    if let Some(job) = job {
-        match pass.seen.jobs.get(&job.name) {
-            // A cutover in progress is not torn apart: it ends by itself, one way or the other, and then goes back.
-            // An attempt that nobody saw yet is first created and seen, so that no late create can follow its end.
-            Some(JobState::Running { .. }) if step != CohortStep::Cutover => {
-                pass.effects.abandoned_jobs.push(job.name);
-                return;
-            }
-            Some(JobState::Running { .. } | JobState::Terminating) => return,
-            None if !job.seen => return,
-            _ => {}
-        }
+    // A cutover in progress is not torn apart: it ends by itself, one way or the other, and then goes back.
+    if pass.forward_job_in_the_way(step != CohortStep::Cutover) {
+        return;
     }
-    let cause = pass
-        .status
-        .rollback
-        .as_ref()
-        .map_or_else(String::new, |rollback| rollback.cause.clone());
-    pass.status
-        .checks
-        .iter_mut()
-        .for_each(|check| check.job = None);
+    let cause = pass.status.rollback.as_ref().map_or_else(String::new, |rollback| rollback.cause.clone());
+    pass.status.checks.iter_mut().for_each(|check| check.job = None);
     let next = road(&pass.status);
     pass.enter(next, &cause);
 }
@@ -116,10 +89,7 @@ pub fn road(status: &CohortStatus) -> CohortStep {
 pub fn reversibility(status: &CohortStatus, closed: bool) -> ReversibilityStatus {
     let step = step_of(status);
     let (class, blockers) = if closed {
-        (
-            ReversibilityClass::Closed,
-            vec!["Finalize has begun".to_owned()],
-        )
+        (ReversibilityClass::Closed, vec!["Finalize has begun".to_owned()])
     } else if matches!(step, CohortStep::Soak | CohortStep::Done)
         || (status.cutover_time.is_some() && step != CohortStep::RolledBack)
     {
@@ -134,11 +104,9 @@ pub fn reversibility(status: &CohortStatus, closed: bool) -> ReversibilityStatus
 pub fn available(status: &CohortStatus, closed: bool) -> Fact {
     let (answer, reason, message) = match reversibility(status, closed).class {
         ReversibilityClass::Closed => ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun"),
-        ReversibilityClass::Lossless => (
-            "True",
-            reason::NOTHING_MOVED,
-            "The source owns every row; nothing would be lost",
-        ),
+        ReversibilityClass::Lossless => {
+            ("True", reason::NOTHING_MOVED, "The source owns every row; nothing would be lost")
+        }
         ReversibilityClass::Lossy => (
             "True",
             reason::TARGET_WRITES_SET_ASIDE,
@@ -155,10 +123,7 @@ mod tests {
     use jiff::Timestamp;
 
     fn at(step: CohortStep, owner: &str) -> CohortStatus {
-        let mut status = CohortStatus {
-            owner: Some(owner.into()),
-            ..CohortStatus::default()
-        };
+        let mut status = CohortStatus { owner: Some(owner.into()), ..CohortStatus::default() };
         status.step = Some(begin(step.as_str(), None, Timestamp::UNIX_EPOCH));
         status
     }
@@ -168,10 +133,7 @@ mod tests {
         for step in [CohortStep::Select, CohortStep::Copy, CohortStep::Validate] {
             assert_eq!(road(&at(step, "Source")), CohortStep::Discard);
         }
-        assert_eq!(
-            road(&at(CohortStep::Pending, "Source")),
-            CohortStep::RolledBack
-        );
+        assert_eq!(road(&at(CohortStep::Pending, "Source")), CohortStep::RolledBack);
     }
 
     #[test]
@@ -185,10 +147,7 @@ mod tests {
     fn a_cutover_without_an_answer_goes_back_by_the_road_that_asks_both_ledgers() {
         assert_eq!(road(&at(CohortStep::Cutover, "None")), CohortStep::Freeze);
         assert_eq!(road(&at(CohortStep::Cutover, "Target")), CohortStep::Freeze);
-        assert_eq!(
-            road(&at(CohortStep::Cutover, "Source")),
-            CohortStep::Discard
-        );
+        assert_eq!(road(&at(CohortStep::Cutover, "Source")), CohortStep::Discard);
     }
 
     #[test]

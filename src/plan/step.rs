@@ -14,11 +14,8 @@ pub struct Limits {
     pub deadline: SignedDuration,
 }
 
-const fn limits(attempts: u32, hours: i64) -> Option<Limits> {
-    Some(Limits {
-        attempts,
-        deadline: SignedDuration::from_hours(hours),
-    })
+const fn limits(attempts: u32, hours: i64) -> Limits {
+    Limits { attempts, deadline: SignedDuration::from_hours(hours) }
 }
 
 /// Steps of a Migration.
@@ -78,14 +75,11 @@ impl MigrationStep {
     /// `None` for steps without a Job: they wait for cohorts or are an end.
     pub fn limits(self) -> Option<Limits> {
         match self {
-            Self::Assess => limits(5, 6),
-            Self::Backup | Self::VerifyBackup | Self::Prepare => limits(5, 24),
-            Self::Finalize | Self::Reset => limits(10, 24),
+            Self::Assess => Some(limits(5, 6)),
+            Self::Backup | Self::VerifyBackup | Self::Prepare => Some(limits(5, 24)),
+            Self::Finalize | Self::Reset => Some(limits(10, 24)),
             // Deletion is bounded: a database that is gone for good must not hold the object for ever.
-            Self::Cleanup => Some(Limits {
-                attempts: 5,
-                deadline: SignedDuration::from_mins(15),
-            }),
+            Self::Cleanup => Some(Limits { attempts: 5, deadline: SignedDuration::from_mins(15) }),
             Self::Move | Self::Completed | Self::Return | Self::RolledBack => None,
         }
     }
@@ -187,18 +181,17 @@ impl CohortStep {
     /// `None` for steps without a Job.
     pub fn limits(self) -> Option<Limits> {
         match self {
-            Self::Select => limits(5, 6),
-            Self::Copy | Self::Validate => limits(5, 72),
+            Self::Select => Some(limits(5, 6)),
+            Self::Copy | Self::Validate => Some(limits(5, 72)),
             // Writers wait while a cutover runs: it is given up early, and the way back reopens the source.
-            Self::Cutover => limits(3, 6),
-            Self::Discard | Self::Freeze | Self::Return | Self::Verify | Self::Reopen => {
-                limits(10, 24)
-            }
+            Self::Cutover => Some(limits(3, 6)),
+            Self::Discard | Self::Freeze | Self::Return | Self::Verify | Self::Reopen => Some(limits(10, 24)),
             Self::Pending | Self::Soak | Self::Done | Self::RolledBack => None,
         }
     }
 
     /// The step after this one passed.
+    #[must_use]
     pub fn next(self) -> Self {
         match self {
             Self::Pending => Self::Select,
@@ -224,9 +217,7 @@ impl CohortStep {
             Self::Cutover => reason::CUTTING_OVER,
             Self::Soak => reason::SOAKING,
             Self::Done => reason::COMPLETED,
-            Self::Discard | Self::Freeze | Self::Return | Self::Verify | Self::Reopen => {
-                reason::REVERTING
-            }
+            Self::Discard | Self::Freeze | Self::Return | Self::Verify | Self::Reopen => reason::REVERTING,
             Self::RolledBack => reason::ROLLED_BACK,
         }
     }
@@ -249,22 +240,11 @@ impl CohortStep {
 
     /// On the way back, or at its end.
     pub fn is_backward(self) -> bool {
-        matches!(
-            self,
-            Self::Discard
-                | Self::Freeze
-                | Self::Return
-                | Self::Verify
-                | Self::Reopen
-                | Self::RolledBack
-        )
+        matches!(self, Self::Discard | Self::Freeze | Self::Return | Self::Verify | Self::Reopen | Self::RolledBack)
     }
 
     /// Under way towards the target: it holds its place in the concurrency limit.
     pub fn is_forward(self) -> bool {
-        matches!(
-            self,
-            Self::Select | Self::Copy | Self::Validate | Self::Cutover | Self::Soak
-        )
+        matches!(self, Self::Select | Self::Copy | Self::Validate | Self::Cutover | Self::Soak)
     }
 }

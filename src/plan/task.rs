@@ -16,62 +16,37 @@ use super::record::evidence_for;
 use super::step::{CohortStep, MigrationStep};
 
 /// The task of a migration's step; `Err` says which field is unusable.
-pub fn of_migration(
-    step: MigrationStep,
-    spec: &MigrationSpec,
-    evidence: &[Evidence],
-) -> Result<Task, String> {
+pub fn of_migration(step: MigrationStep, spec: &MigrationSpec, evidence: &[Evidence]) -> Result<Task, String> {
     match step {
         MigrationStep::Assess => Ok(Task::Assess {}),
-        MigrationStep::Backup => Ok(Task::Backup {
-            includes: spec
-                .backup
-                .include
-                .iter()
-                .map(|include| include.name.clone())
-                .collect(),
-        }),
-        MigrationStep::VerifyBackup => {
-            backup_ref(spec, evidence).map(|backup| Task::VerifyBackup { backup })
+        MigrationStep::Backup => {
+            Ok(Task::Backup { includes: spec.backup.include.iter().map(|include| include.name.clone()).collect() })
         }
+        MigrationStep::VerifyBackup => backup_ref(spec, evidence).map(|backup| Task::VerifyBackup { backup }),
         MigrationStep::Prepare => Ok(Task::Prepare {}),
         MigrationStep::Finalize => Ok(Task::Finalize {}),
         MigrationStep::Reset => Ok(Task::Reset {}),
         MigrationStep::Cleanup => Ok(Task::Cleanup {}),
-        MigrationStep::Move
-        | MigrationStep::Completed
-        | MigrationStep::Return
-        | MigrationStep::RolledBack => Err(format!("step {} has no Job", step.as_str())),
+        MigrationStep::Move | MigrationStep::Completed | MigrationStep::Return | MigrationStep::RolledBack => {
+            Err(format!("step {} has no Job", step.as_str()))
+        }
     }
 }
 
 fn backup_ref(spec: &MigrationSpec, evidence: &[Evidence]) -> Result<EvidenceRef, String> {
-    let backup = evidence_for(
-        evidence,
-        MigrationStep::Backup.evidence(),
-        &digest::data(spec),
-    );
+    let backup = evidence_for(evidence, MigrationStep::Backup.evidence(), &digest::data(spec));
     let found = backup.and_then(|backup| Some((backup.uri.clone()?, backup.digest.clone()?)));
-    let (uri, digest) = found
-        .ok_or("the backup's report named no manifest; request a retry to take another backup")?;
+    let (uri, digest) = found.ok_or("the backup's report named no manifest; request a retry to take another backup")?;
     Ok(EvidenceRef { uri, digest })
 }
 
 /// The task of a cohort's step; `Err` says which field is unusable.
-pub fn of_cohort(
-    step: CohortStep,
-    cohort: &CohortSpec,
-    migration: &MigrationSpec,
-) -> Result<Task, String> {
+pub fn of_cohort(step: CohortStep, cohort: &CohortSpec, migration: &MigrationSpec) -> Result<Task, String> {
     match step {
         CohortStep::Select => selection(&cohort.select).map(|selection| Task::Select { selection }),
         CohortStep::Copy => Ok(Task::Copy {}),
-        CohortStep::Validate => Ok(Task::Validate {
-            checks: pairs(&migration.validation.checks),
-        }),
-        CohortStep::Cutover => Ok(Task::Cutover {
-            checks: pairs(&migration.validation.checks),
-        }),
+        CohortStep::Validate => Ok(Task::Validate { checks: pairs(&migration.validation.checks) }),
+        CohortStep::Cutover => Ok(Task::Cutover { checks: pairs(&migration.validation.checks) }),
         CohortStep::Discard => Ok(Task::Discard {}),
         CohortStep::Freeze => Ok(Task::Freeze {}),
         CohortStep::Return => Ok(Task::Return {}),
@@ -86,11 +61,7 @@ pub fn of_cohort(
 /// The work of a check that needs a Job; `None` for checks that the operator measures itself.
 pub fn of_check(check: &Check) -> Option<Work> {
     if let Some(sql) = &check.sql {
-        let timeout = check
-            .timeout
-            .or(jiff::SignedDuration::from_secs(10))
-            .as_secs()
-            .clamp(1, 30);
+        let timeout = check.timeout.or(jiff::SignedDuration::from_secs(10)).as_secs().clamp(1, 30);
         return Some(Work::Worker(Task::SqlCheck {
             side: match sql.side {
                 ApiSide::Source => Side::Source,
@@ -103,9 +74,7 @@ pub fn of_check(check: &Check) -> Option<Work> {
     if check.validation.is_some() {
         return Some(Work::Worker(Task::IntegrityCheck {}));
     }
-    check.job.as_ref().map(|_| Work::Container {
-        check: check.name.clone(),
-    })
+    check.job.as_ref().map(|_| Work::Container { check: check.name.clone() })
 }
 
 fn pairs(checks: &[ApiQueryPair]) -> Vec<QueryPair> {
@@ -123,10 +92,7 @@ fn pairs(checks: &[ApiQueryPair]) -> Vec<QueryPair> {
 fn selection(select: &Select) -> Result<Selection, String> {
     if let Some(percent) = &select.percent {
         let percent = percent_of(percent)?;
-        return Ok(Selection::Percent {
-            percent,
-            risk_by: select.risk_by.clone(),
-        });
+        return Ok(Selection::Percent { percent, risk_by: select.risk_by.clone() });
     }
     if let Some(condition) = &select.where_ {
         return Ok(Selection::Where(condition.clone()));
@@ -145,17 +111,13 @@ fn percent_of(percent: &IntOrString) -> Result<f64, String> {
         IntOrString::Int(whole) => f64::from(*whole),
         IntOrString::String(text) => {
             let digits = text.strip_suffix('%').unwrap_or(text);
-            digits
-                .parse::<f64>()
-                .map_err(|_| format!("spec.select.percent {text:?} is not a percentage"))?
+            digits.parse::<f64>().map_err(|_| format!("spec.select.percent {text:?} is not a percentage"))?
         }
     };
     if number > 0.0 && number <= 100.0 {
         Ok(number)
     } else {
-        Err(format!(
-            "spec.select.percent must be above 0 and at most 100, not {number}"
-        ))
+        Err(format!("spec.select.percent must be above 0 and at most 100, not {number}"))
     }
 }
 
@@ -167,11 +129,7 @@ mod tests {
     fn a_percentage_is_a_whole_number_or_a_string_with_a_sign() {
         assert_eq!(percent_of(&IntOrString::Int(20)), Ok(20.0));
         assert_eq!(percent_of(&IntOrString::String("0.1%".into())), Ok(0.1));
-        for bad in [
-            IntOrString::Int(0),
-            IntOrString::Int(101),
-            IntOrString::String("NaN%".into()),
-        ] {
+        for bad in [IntOrString::Int(0), IntOrString::Int(101), IntOrString::String("NaN%".into())] {
             assert!(percent_of(&bad).is_err(), "{bad:?}");
         }
     }

@@ -14,14 +14,11 @@ use super::decision::Note;
 
 /// The gravest enforced trigger whose check fails now, as an alarm with its evidence.
 pub fn fired(spec: &MigrationSpec, status: &CohortStatus, now: Timestamp) -> Option<Alarm> {
-    let failing = |trigger: &&Trigger| {
-        trigger.mode == TriggerMode::Enforce && trigger.action != TriggerAction::Alert
-    };
+    let failing = |trigger: &&Trigger| trigger.mode == TriggerMode::Enforce && trigger.action != TriggerAction::Alert;
     check::armed(spec, status, now)
         .filter(failing)
         .filter_map(|trigger| {
-            let (_, verdict, evidence) =
-                check::verdicts([trigger.check.as_str()], spec, &status.checks).pop()?;
+            let (_, verdict, evidence) = check::verdicts([trigger.check.as_str()], spec, &status.checks).pop()?;
             (verdict == Verdict::Fail).then_some((trigger, evidence))
         })
         .max_by_key(|(trigger, _)| trigger.action)
@@ -37,9 +34,7 @@ pub fn fired(spec: &MigrationSpec, status: &CohortStatus, now: Timestamp) -> Opt
 /// Armed, enforced triggers whose check has no passing verdict: the soak does not end on hope.
 pub fn undecided(spec: &MigrationSpec, status: &CohortStatus, now: Timestamp) -> Option<String> {
     let enforced = check::armed(spec, status, now)
-        .filter(|trigger| {
-            trigger.mode == TriggerMode::Enforce && trigger.action != TriggerAction::Alert
-        })
+        .filter(|trigger| trigger.mode == TriggerMode::Enforce && trigger.action != TriggerAction::Alert)
         .map(|trigger| trigger.check.as_str());
     check::verdicts(enforced, spec, &status.checks)
         .into_iter()
@@ -48,22 +43,12 @@ pub fn undecided(spec: &MigrationSpec, status: &CohortStatus, now: Timestamp) ->
 }
 
 /// What is told when a verdict turned to Fail: alerts, and what an observed trigger would have done.
-pub fn notes(
-    spec: &MigrationSpec,
-    status: &CohortStatus,
-    turned: &[Turned],
-    now: Timestamp,
-) -> Vec<Note> {
-    let failed = |trigger: &&Trigger| {
-        turned
-            .iter()
-            .any(|one| one.check == trigger.check && one.after == Verdict::Fail)
-    };
+pub fn notes(spec: &MigrationSpec, status: &CohortStatus, turned: &[Turned], now: Timestamp) -> Vec<Note> {
+    let failed = |trigger: &&Trigger| turned.iter().any(|one| one.check == trigger.check && one.after == Verdict::Fail);
     check::armed(spec, status, now)
         .filter(failed)
         .filter_map(|trigger| {
-            let (_, _, evidence) =
-                check::verdicts([trigger.check.as_str()], spec, &status.checks).pop()?;
+            let (_, _, evidence) = check::verdicts([trigger.check.as_str()], spec, &status.checks).pop()?;
             let told = match (trigger.mode, trigger.action) {
                 (TriggerMode::Observe, action) => {
                     format!("only observed, would have been {action:?}: {evidence}")
@@ -71,11 +56,7 @@ pub fn notes(
                 (TriggerMode::Enforce, TriggerAction::Alert) => evidence,
                 (TriggerMode::Enforce, _) => return None,
             };
-            Some(Note::warning(
-                "GateFailed",
-                "Watch",
-                format!("{:?}: {told}", trigger.category),
-            ))
+            Some(Note::warning("GateFailed", "Watch", format!("{:?}: {told}", trigger.category)))
         })
         .collect()
 }

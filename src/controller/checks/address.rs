@@ -103,14 +103,7 @@ mod tests {
 
     #[test]
     fn servers_inside_and_outside_the_cluster_may_be_reached() {
-        for text in [
-            "10.96.0.12",
-            "192.168.7.1",
-            "172.16.0.1",
-            "8.8.8.8",
-            "fd12::1",
-            "2606:4700::1",
-        ] {
+        for text in ["10.96.0.12", "192.168.7.1", "172.16.0.1", "8.8.8.8", "fd12::1", "2606:4700::1"] {
             assert!(refusal(text.parse().unwrap(), false).is_none(), "{text}");
         }
     }

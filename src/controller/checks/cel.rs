@@ -31,9 +31,7 @@ pub struct Evaluator {
 
 impl Default for Evaluator {
     fn default() -> Self {
-        Self {
-            free: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        Self { free: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -48,8 +46,7 @@ impl Evaluator {
                 let _permit = permit;
                 evaluate(&source, &numbers)
             });
-            work.await
-                .map_err(|_| "the evaluation broke off".to_owned())?
+            work.await.map_err(|_| "the evaluation broke off".to_owned())?
         };
         tokio::time::timeout(LIMIT, evaluation)
             .await
@@ -64,12 +61,9 @@ fn evaluate(source: &str, numbers: &Numbers) -> Result<bool, String> {
     if brackets(source) > MAX_BRACKETS {
         return Err(format!("brackets are nested more than {MAX_BRACKETS} deep"));
     }
-    let program =
-        Program::compile(source).map_err(|error| format!("not an expression: {error}"))?;
+    let program = Program::compile(source).map_err(|error| format!("not an expression: {error}"))?;
     if nesting(program.expression()) > MAX_NESTING {
-        return Err(format!(
-            "macros such as all and map are nested more than {MAX_NESTING} deep"
-        ));
+        return Err(format!("macros such as all and map are nested more than {MAX_NESTING} deep"));
     }
     let mut context = Context::default();
     let list = |numbers: &[f64]| Value::from(numbers.to_vec());
@@ -111,29 +105,16 @@ fn nesting(expression: &IdedExpr) -> usize {
             deepest(&args)
         }
         Expr::Comprehension(inner) => {
-            let body = deepest(&[
-                &inner.accu_init,
-                &inner.loop_cond,
-                &inner.loop_step,
-                &inner.result,
-            ]);
+            let body = deepest(&[&inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result]);
             // The range is walked once, not once an element.
             (1 + body).max(nesting(&inner.iter_range))
         }
         Expr::List(list) => deepest(&list.elements.iter().collect::<Vec<_>>()),
         Expr::Select(select) => nesting(&select.operand),
-        Expr::Map(map) => map
-            .entries
-            .iter()
-            .map(|entry| nesting_of_entry(&entry.expr))
-            .max()
-            .unwrap_or(0),
+        Expr::Map(map) => map.entries.iter().map(|entry| nesting_of_entry(&entry.expr)).max().unwrap_or(0),
         Expr::Struct(fields) => {
             let entries = fields.entries.iter();
-            entries
-                .map(|entry| nesting_of_entry(&entry.expr))
-                .max()
-                .unwrap_or(0)
+            entries.map(|entry| nesting_of_entry(&entry.expr)).max().unwrap_or(0)
         }
     }
 }
@@ -150,13 +131,8 @@ mod tests {
     use super::*;
 
     async fn asked(source: &str) -> Result<bool, String> {
-        let numbers = Numbers {
-            values: vec![4.0, 9.5],
-            samples: vec![1.0, 2.0, 4.0],
-        };
-        Evaluator::default()
-            .evaluate(source.to_owned(), numbers)
-            .await
+        let numbers = Numbers { values: vec![4.0, 9.5], samples: vec![1.0, 2.0, 4.0] };
+        Evaluator::default().evaluate(source.to_owned(), numbers).await
     }
 
     #[tokio::test]
@@ -175,11 +151,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_usable_expression_is_an_error_that_says_why() {
-        for (source, why) in [
-            ("value <", "not an expression"),
-            ("value + 1.0", "not a bool"),
-            ("unknown < 5.0", "unknown"),
-        ] {
+        for (source, why) in
+            [("value <", "not an expression"), ("value + 1.0", "not a bool"), ("unknown < 5.0", "unknown")]
+        {
             let error = asked(source).await.unwrap_err();
             assert!(error.contains(why), "{source}: {error}");
         }
@@ -187,20 +161,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_expression_that_could_run_for_ever_is_refused_before_it_starts() {
-        let deep =
-            "values.all(a, values.all(b, values.all(c, values.all(d, a + b + c + d > 0.0))))";
+        let deep = "values.all(a, values.all(b, values.all(c, values.all(d, a + b + c + d > 0.0))))";
         let started = std::time::Instant::now();
         assert!(asked(deep).await.unwrap_err().contains("nested"));
         let brackets = format!("{}1.0 < 2.0{}", "(".repeat(900), ")".repeat(900));
         assert!(asked(&brackets).await.unwrap_err().contains("nested"));
         let prefixes = format!("{}true", "!".repeat(1500));
         assert!(asked(&prefixes).await.unwrap_err().contains("nested"));
-        assert!(
-            asked(&"1".repeat(3000))
-                .await
-                .unwrap_err()
-                .contains("longer")
-        );
+        assert!(asked(&"1".repeat(3000)).await.unwrap_err().contains("longer"));
         assert!(started.elapsed() < LIMIT);
     }
 

@@ -42,29 +42,16 @@ impl Conditions {
         }
     }
 
-    async fn resource(
-        &self,
-        client: &Client,
-        source: &ConditionSource,
-    ) -> Result<ApiResource, String> {
-        let (group, version) = source
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &source.api_version));
+    async fn resource(&self, client: &Client, source: &ConditionSource) -> Result<ApiResource, String> {
+        let (group, version) = source.api_version.split_once('/').unwrap_or(("", &source.api_version));
         let kind = GroupVersionKind::gvk(group, version, &source.kind);
-        let known = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&kind)
-            .cloned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned();
         if let Some(resource) = known {
             return Ok(resource);
         }
         let named = format!("{} {}", source.api_version, source.kind);
-        let (resource, capabilities) = pinned_kind(client, &kind)
-            .await
-            .map_err(|_| format!("the API server does not serve {named}"))?;
+        let (resource, capabilities) =
+            pinned_kind(client, &kind).await.map_err(|_| format!("the API server does not serve {named}"))?;
         if capabilities.scope == Scope::Cluster {
             return Err(format!("{named} is not namespaced"));
         }
@@ -76,23 +63,16 @@ impl Conditions {
 
 fn compare(object: &DynamicObject, source: &ConditionSource) -> Answer {
     let conditions = object.data["status"]["conditions"].as_array();
-    let found = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition["type"].as_str() == Some(source.type_.as_str()));
+    let found =
+        conditions.into_iter().flatten().find(|condition| condition["type"].as_str() == Some(source.type_.as_str()));
     let Some(condition) = found else {
-        return Answer::NoData(format!(
-            "{} {} has no condition {}",
-            source.kind, source.name, source.type_
-        ));
+        return Answer::NoData(format!("{} {} has no condition {}", source.kind, source.name, source.type_));
     };
     let status = condition["status"].as_str().unwrap_or_default();
     let reason = condition["reason"].as_str().unwrap_or_default();
     Answer::Compared {
         passed: status == source.status.as_str(),
-        found: format!("{}={status} {reason}", source.type_)
-            .trim_end()
-            .to_owned(),
+        found: format!("{}={status} {reason}", source.type_).trim_end().to_owned(),
     }
 }
 
@@ -125,24 +105,14 @@ mod tests {
                 {"type": "Available", "status": status, "reason": "Why"},
             ]));
             let found = format!("Available={status} Why");
-            assert_eq!(
-                compare(&object, &source()),
-                Answer::Compared { passed, found }
-            );
+            assert_eq!(compare(&object, &source()), Answer::Compared { passed, found });
         }
     }
 
     #[test]
     fn an_object_without_the_condition_is_no_data() {
-        for conditions in [
-            json!([]),
-            json!(null),
-            json!([{"type": "Other", "status": "True"}]),
-        ] {
-            assert!(matches!(
-                compare(&object(&conditions), &source()),
-                Answer::NoData(_)
-            ));
+        for conditions in [json!([]), json!(null), json!([{"type": "Other", "status": "True"}])] {
+            assert!(matches!(compare(&object(&conditions), &source()), Answer::NoData(_)));
         }
     }
 }

@@ -60,8 +60,7 @@ impl Fetcher {
                 let next = authority(attempt.url());
                 if first.as_ref() != Some(&next) {
                     let host = next.0.unwrap_or_default();
-                    return attempt
-                        .error(format!("redirect to another host ({host}) is not followed"));
+                    return attempt.error(format!("redirect to another host ({host}) is not followed"));
                 }
                 if attempt.previous().len() > MAX_REDIRECTS {
                     return attempt.error("too many redirects");
@@ -76,10 +75,7 @@ impl Fetcher {
             .user_agent(concat!("godwit/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(Error::CheckClient)?;
-        Ok(Self {
-            client,
-            loopback_allowed,
-        })
+        Ok(Self { client, loopback_allowed })
     }
 
     pub async fn ask_http(&self, source: &HttpSource) -> Answer {
@@ -130,10 +126,7 @@ impl Fetcher {
 }
 
 fn authority(url: &Url) -> (Option<String>, Option<u16>) {
-    (
-        url.host_str().map(str::to_owned),
-        url.port_or_known_default(),
-    )
+    (url.host_str().map(str::to_owned), url.port_or_known_default())
 }
 
 /// The error and its causes, without the URL, which may hold what is nobody's business.

@@ -67,26 +67,16 @@ impl Checks {
     }
 
     /// Takes the due measurements, all at once, and reads those of ended Jobs.
-    pub async fn measure(
-        &self,
-        client: &Client,
-        asked: &Asked<'_>,
-        due: &[Check],
-    ) -> Vec<Measured> {
+    pub async fn measure(&self, client: &Client, asked: &Asked<'_>, due: &[Check]) -> Vec<Measured> {
         let own = due.iter().map(|check| self.take(client, asked, check));
         let ended = asked.statuses.iter().filter_map(|status| {
             let job = status.job.as_ref()?;
-            let check = asked
-                .checks
-                .iter()
-                .find(|check| check.name == status.name)?;
+            let check = asked.checks.iter().find(|check| check.name == status.name)?;
             Some((check, asked.jobs.get(&job.name)?))
         });
         let of_jobs = ended.map(|(check, state)| self.read(asked, check, state));
         let (own, of_jobs) = futures::join!(join_all(own), join_all(of_jobs));
-        own.into_iter()
-            .chain(of_jobs.into_iter().flatten())
-            .collect()
+        own.into_iter().chain(of_jobs.into_iter().flatten()).collect()
     }
 
     async fn take(&self, client: &Client, asked: &Asked<'_>, check: &Check) -> Measured {
@@ -119,12 +109,10 @@ impl Checks {
                 Some(report) => numbers(report),
                 None => Answer::NoData("the report went with its pod".to_owned()),
             },
-            JobState::Failed(failure) if failure.exit_code == Some(exit::DATA_DIFFERS) => {
-                match &failure.report {
-                    Some(report) if !report.values.is_empty() => numbers(report),
-                    _ => Answer::No,
-                }
-            }
+            JobState::Failed(failure) if failure.exit_code == Some(exit::DATA_DIFFERS) => match &failure.report {
+                Some(report) if !report.values.is_empty() => numbers(report),
+                _ => Answer::No,
+            },
             JobState::Failed(failure) => Answer::Error(failed_text(failure)),
         };
         Some(self.measured(asked, check, answer).await)
@@ -132,47 +120,27 @@ impl Checks {
 
     async fn measured(&self, asked: &Asked<'_>, check: &Check, answer: Answer) -> Measured {
         let outcome = match answer {
-            Answer::Numbers(values) if values.is_empty() => Outcome::NoData {
-                message: "the answer held no number".to_owned(),
-            },
+            Answer::Numbers(values) if values.is_empty() => {
+                Outcome::NoData { message: "the answer held no number".to_owned() }
+            }
             Answer::Numbers(values) => self.judge(asked, check, values).await,
-            Answer::No => Outcome::Numbers {
-                values: Vec::new(),
-                passed: false,
-            },
-            Answer::Compared { passed, found } => Outcome::Compared {
-                passed,
-                found: clipped(&found, MAX_MESSAGE),
-            },
-            Answer::NoData(message) => Outcome::NoData {
-                message: clipped(&message, MAX_MESSAGE),
-            },
-            Answer::Error(message) => Outcome::Error {
-                message: clipped(&message, MAX_MESSAGE),
-            },
+            Answer::No => Outcome::Numbers { values: Vec::new(), passed: false },
+            Answer::Compared { passed, found } => Outcome::Compared { passed, found: clipped(&found, MAX_MESSAGE) },
+            Answer::NoData(message) => Outcome::NoData { message: clipped(&message, MAX_MESSAGE) },
+            Answer::Error(message) => Outcome::Error { message: clipped(&message, MAX_MESSAGE) },
         };
-        Measured {
-            check: check.name.clone(),
-            outcome,
-        }
+        Measured { check: check.name.clone(), outcome }
     }
 
     async fn judge(&self, asked: &Asked<'_>, check: &Check, values: Vec<f64>) -> Outcome {
         let Some(pass_when) = check.pass_when.clone() else {
-            return Outcome::Error {
-                message: "the check has no passWhen".to_owned(),
-            };
+            return Outcome::Error { message: "the check has no passWhen".to_owned() };
         };
         let samples = samples(asked.statuses, &check.name, values[0]);
-        let numbers = cel::Numbers {
-            values: values.clone(),
-            samples,
-        };
+        let numbers = cel::Numbers { values: values.clone(), samples };
         match self.evaluator.evaluate(pass_when, numbers).await {
             Ok(passed) => Outcome::Numbers { values, passed },
-            Err(message) => Outcome::Error {
-                message: clipped(&format!("passWhen: {message}"), MAX_MESSAGE),
-            },
+            Err(message) => Outcome::Error { message: clipped(&format!("passWhen: {message}"), MAX_MESSAGE) },
         }
     }
 }
@@ -182,10 +150,7 @@ fn numbers(report: &Report) -> Answer {
 }
 
 fn failed_text(failure: &crate::plan::observed::Failure) -> String {
-    let finding = failure
-        .report
-        .as_ref()
-        .and_then(|report| report.findings.first());
+    let finding = failure.report.as_ref().and_then(|report| report.findings.first());
     match (finding, failure.exit_code) {
         (Some(finding), _) => finding.message.clone(),
         (None, Some(code)) => format!("the Job failed with exit code {code}"),
@@ -194,10 +159,7 @@ fn failed_text(failure: &crate::plan::observed::Failure) -> String {
 }
 
 fn timeout_of(check: &Check) -> Duration {
-    let parsed = check
-        .timeout
-        .parse()
-        .and_then(|wait| Duration::try_from(wait).ok());
+    let parsed = check.timeout.parse().and_then(|wait| Duration::try_from(wait).ok());
     parsed.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST_TIMEOUT)
 }
 

@@ -25,9 +25,7 @@ impl Fetcher {
                 let kind = body["errorType"].as_str().unwrap_or("no reason given");
                 Answer::Error(format!("the server answered {}: {kind}", status.as_u16()))
             }
-            Err(_) if !status.is_success() => {
-                Answer::Error(format!("the server answered {}", status.as_u16()))
-            }
+            Err(_) if !status.is_success() => Answer::Error(format!("the server answered {}", status.as_u16())),
             Err(message) => Answer::Error(message),
         }
     }
@@ -38,9 +36,7 @@ fn read(body: &Value) -> Answer {
     match body["data"]["resultType"].as_str() {
         Some("vector") => {
             let samples = result.as_array().into_iter().flatten().take(MAX_SAMPLES);
-            let values: Vec<f64> = samples
-                .filter_map(|sample| number(&sample["value"][1]))
-                .collect();
+            let values: Vec<f64> = samples.filter_map(|sample| number(&sample["value"][1])).collect();
             if values.is_empty() {
                 return Answer::NoData("the query returned no sample".to_owned());
             }
@@ -50,9 +46,7 @@ fn read(body: &Value) -> Answer {
             Some(value) => Answer::Numbers(vec![value]),
             None => Answer::NoData("the query returned no number".to_owned()),
         },
-        Some(other) => Answer::Error(format!(
-            "the query returned a {other}; an instant vector or a scalar is needed"
-        )),
+        Some(other) => Answer::Error(format!("the query returned a {other}; an instant vector or a scalar is needed")),
         None => Answer::Error("the answer is not Prometheus'".to_owned()),
     }
 }

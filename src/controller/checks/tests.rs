@@ -10,10 +10,7 @@ use crate::contract::ReportResult;
 use crate::plan::observed::Failure;
 
 fn check() -> Check {
-    serde_json::from_value(
-        json!({"name": "links", "passWhen": "value < 5.0", "job": {"image": "i"}}),
-    )
-    .unwrap()
+    serde_json::from_value(json!({"name": "links", "passWhen": "value < 5.0", "job": {"image": "i"}})).unwrap()
 }
 
 fn statuses() -> Vec<CheckStatus> {
@@ -29,10 +26,7 @@ fn statuses() -> Vec<CheckStatus> {
 }
 
 fn report(values: &[f64]) -> Report {
-    Report {
-        values: values.to_vec(),
-        ..Report::new(ReportResult::Pass)
-    }
+    Report { values: values.to_vec(), ..Report::new(ReportResult::Pass) }
 }
 
 async fn outcome(state: JobState) -> Option<Outcome> {
@@ -49,64 +43,28 @@ async fn outcome(state: JobState) -> Option<Outcome> {
 }
 
 fn failed(exit_code: Option<i32>, report: Option<Report>) -> JobState {
-    JobState::Failed(Failure {
-        exit_code,
-        reason: "BackoffLimitExceeded".into(),
-        report,
-    })
+    JobState::Failed(Failure { exit_code, reason: "BackoffLimitExceeded".into(), report })
 }
 
 #[tokio::test]
 async fn the_numbers_of_an_ended_job_are_held_against_pass_when() {
-    let report_of = |values: &[f64]| JobState::Succeeded {
-        report: Some(report(values)),
-    };
-    assert_eq!(
-        outcome(report_of(&[4.0, 9.0])).await,
-        Some(Outcome::Numbers {
-            values: vec![4.0, 9.0],
-            passed: true
-        })
-    );
-    assert_eq!(
-        outcome(report_of(&[7.0])).await,
-        Some(Outcome::Numbers {
-            values: vec![7.0],
-            passed: false
-        })
-    );
-    assert!(matches!(
-        outcome(report_of(&[])).await,
-        Some(Outcome::NoData { .. })
-    ));
+    let report_of = |values: &[f64]| JobState::Succeeded { report: Some(report(values)) };
+    assert_eq!(outcome(report_of(&[4.0, 9.0])).await, Some(Outcome::Numbers { values: vec![4.0, 9.0], passed: true }));
+    assert_eq!(outcome(report_of(&[7.0])).await, Some(Outcome::Numbers { values: vec![7.0], passed: false }));
+    assert!(matches!(outcome(report_of(&[])).await, Some(Outcome::NoData { .. })));
 }
 
 #[tokio::test]
 async fn a_job_that_says_65_fails_the_check_and_any_other_failure_is_an_error() {
-    assert_eq!(
-        outcome(failed(Some(65), None)).await,
-        Some(Outcome::Numbers {
-            values: vec![],
-            passed: false
-        })
-    );
+    assert_eq!(outcome(failed(Some(65), None)).await, Some(Outcome::Numbers { values: vec![], passed: false }));
     for code in [Some(66), Some(75), Some(1), None] {
-        assert!(
-            matches!(
-                outcome(failed(code, None)).await,
-                Some(Outcome::Error { .. })
-            ),
-            "{code:?}"
-        );
+        assert!(matches!(outcome(failed(code, None)).await, Some(Outcome::Error { .. })), "{code:?}");
     }
 }
 
 #[tokio::test]
 async fn a_job_that_runs_or_is_not_ours_brings_no_measurement() {
-    let running = JobState::Running {
-        progress: None,
-        trouble: None,
-    };
+    let running = JobState::Running { progress: None, trouble: None };
     for state in [running, JobState::Terminating, JobState::Foreign] {
         assert_eq!(outcome(state).await, None);
     }

@@ -15,10 +15,7 @@ use crate::plan::check::due_for_cohort;
 use crate::plan::observed::{MigrationView, ObservedCohort};
 
 /// `None`: the object is gone.
-pub async fn observe_cohort(
-    ctx: &Context,
-    key: &Key,
-) -> Result<Option<Look<Cohort, ObservedCohort>>, Error> {
+pub async fn observe_cohort(ctx: &Context, key: &Key) -> Result<Option<Look<Cohort, ObservedCohort>>, Error> {
     let api: Api<Cohort> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let attempt = Attempt::new("get", "cohorts", key.to_string());
     let Some(object) = call(attempt, api.get_opt(&key.name)).await? else {
@@ -52,11 +49,7 @@ pub async fn observe_cohort(
         jobs: &observed.jobs,
     };
     observed.measured = ctx.checks.measure(&ctx.client, &asked, &due).await;
-    Ok(Some(Look {
-        object,
-        facts: observed,
-        job_uids: seen.uids,
-    }))
+    Ok(Some(Look { object, facts: observed, job_uids: seen.uids }))
 }
 
 async fn migration(ctx: &Context, key: &Key, name: &str) -> Result<Option<MigrationView>, Error> {

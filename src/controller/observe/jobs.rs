@@ -34,22 +34,13 @@ pub struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    pub fn new(
-        key: &'a Key,
-        owner_uid: &str,
-        step: Option<&StepStatus>,
-        checks: &[CheckStatus],
-    ) -> Self {
+    pub fn new(key: &'a Key, owner_uid: &str, step: Option<&StepStatus>, checks: &[CheckStatus]) -> Self {
         let of_step = step.and_then(|step| step.job.as_ref());
         let of_checks = checks.iter().filter_map(|check| check.job.as_ref());
         Self {
             key,
             owner_uid: owner_uid.to_owned(),
-            named: of_step
-                .into_iter()
-                .chain(of_checks)
-                .map(|job| job.name.clone())
-                .collect(),
+            named: of_step.into_iter().chain(of_checks).map(|job| job.name.clone()).collect(),
         }
     }
 }
@@ -68,23 +59,12 @@ pub async fn observe_jobs(ctx: &Context, wanted: &Wanted<'_>) -> Result<SeenJobs
     for job in jobs {
         let name = job.name_any();
         let uid = job.uid().unwrap_or_default();
-        let of_job: Vec<Pod> = pods
-            .iter()
-            .filter(|pod| belongs(pod, &uid))
-            .cloned()
-            .collect();
+        let of_job: Vec<Pod> = pods.iter().filter(|pod| belongs(pod, &uid)).cloned().collect();
         let named = wanted.named.contains(&name);
         let needs_look = named && !classify::has_ended(&job);
-        let (output, complaint) = if needs_look {
-            look_closer(ctx, wanted.key, &job, &of_job).await?
-        } else {
-            (None, None)
-        };
-        let evidence = Evidence {
-            pods: &of_job,
-            output: output.as_deref(),
-            complaint: complaint.as_deref(),
-        };
+        let (output, complaint) =
+            if needs_look { look_closer(ctx, wanted.key, &job, &of_job).await? } else { (None, None) };
+        let evidence = Evidence { pods: &of_job, output: output.as_deref(), complaint: complaint.as_deref() };
         let state = classify(&job, &wanted.owner_uid, evidence);
         seen.states.insert(name.clone(), state);
         seen.uids.insert(name, uid);
@@ -96,10 +76,7 @@ pub async fn observe_jobs(ctx: &Context, wanted: &Wanted<'_>) -> Result<SeenJobs
 /// whose labels somebody changed.
 async fn read_jobs(ctx: &Context, wanted: &Wanted<'_>) -> Result<Vec<Job>, Error> {
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &wanted.key.namespace);
-    let selector = format!(
-        "{LABEL_OWNER_UID}={},!{LABEL_PLACEHOLDER}",
-        wanted.owner_uid
-    );
+    let selector = format!("{LABEL_OWNER_UID}={},!{LABEL_PLACEHOLDER}", wanted.owner_uid);
     let mut jobs = list("jobs", &api, ListParams::default().labels(&selector)).await?;
     for name in &wanted.named {
         if jobs.iter().any(|job| job.name_any() == *name) {
@@ -127,9 +104,7 @@ async fn read_pods(ctx: &Context, wanted: &Wanted<'_>, jobs: &[Job]) -> Result<V
 }
 
 fn belongs(pod: &Pod, job_uid: &str) -> bool {
-    pod.owner_references()
-        .iter()
-        .any(|owner| owner.uid == job_uid && owner.controller == Some(true))
+    pod.owner_references().iter().any(|owner| owner.uid == job_uid && owner.controller == Some(true))
 }
 
 /// The end of the output of a running pod; what events say about one that does not start.
@@ -155,15 +130,11 @@ async fn look_closer(
 }
 
 fn is_in_phase(pod: &Pod, phase: &str) -> bool {
-    pod.status
-        .as_ref()
-        .is_some_and(|status| status.phase.as_deref() == Some(phase))
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some(phase))
 }
 
 fn is_scheduled(pod: &Pod) -> bool {
-    pod.spec
-        .as_ref()
-        .is_some_and(|spec| spec.node_name.is_some())
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
 }
 
 /// Progress is for people: when its source cannot be read, the pass goes on without.
@@ -179,9 +150,7 @@ async fn output(ctx: &Context, key: &Key, pod: &Pod) -> Option<String> {
     let attempt = Attempt::new("get", "pods/log", format!("{}/{name}", key.namespace));
     call(attempt, api.logs(&name, &params))
         .await
-        .inspect_err(|error| {
-            tracing::debug!(error = error.text(), "Output of pod could not be read")
-        })
+        .inspect_err(|error| tracing::debug!(error = error.text(), "Output of pod could not be read"))
         .ok()
 }
 
@@ -193,12 +162,7 @@ async fn complaint(ctx: &Context, key: &Key, uid: &str) -> Result<Option<String>
     let reasons = ["FailedCreate", "FailedMount", "FailedAttachVolume"];
     Ok(events
         .into_iter()
-        .filter(|event| {
-            event
-                .reason
-                .as_deref()
-                .is_some_and(|text| reasons.contains(&text))
-        })
+        .filter(|event| event.reason.as_deref().is_some_and(|text| reasons.contains(&text)))
         .max_by_key(|event| {
             let last = event.last_timestamp.as_ref().map(|time| time.0);
             last.or(event.event_time.as_ref().map(|time| time.0))

@@ -19,10 +19,7 @@ use crate::plan::check::due_for_migration;
 use crate::plan::observed::{CohortView, ObservedMigration};
 
 /// `None`: the object is gone.
-pub async fn observe_migration(
-    ctx: &Context,
-    key: &Key,
-) -> Result<Option<Look<Migration, ObservedMigration>>, Error> {
+pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<Migration, ObservedMigration>>, Error> {
     let api: Api<Migration> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let attempt = Attempt::new("get", "migrations", key.to_string());
     let Some(object) = call(attempt, api.get_opt(&key.name)).await? else {
@@ -57,18 +54,13 @@ pub async fn observe_migration(
         jobs: &observed.jobs,
     };
     observed.measured = ctx.checks.measure(&ctx.client, &asked, &due).await;
-    Ok(Some(Look {
-        object,
-        facts: observed,
-        job_uids: seen.uids,
-    }))
+    Ok(Some(Look { object, facts: observed, job_uids: seen.uids }))
 }
 
 async fn cohorts(ctx: &Context, key: &Key) -> Result<Vec<CohortView>, Error> {
     let resource = ApiResource::erase::<Cohort>(&());
     let api: Api<Loose> = Api::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
-    let of_migration =
-        ListParams::default().fields(&format!("spec.migrationRef.name={}", key.name));
+    let of_migration = ListParams::default().fields(&format!("spec.migrationRef.name={}", key.name));
     let found = list("cohorts", &api, of_migration).await?;
     Ok(found.iter().map(view).collect())
 }
@@ -76,10 +68,7 @@ async fn cohorts(ctx: &Context, key: &Key) -> Result<Vec<CohortView>, Error> {
 /// A cohort whose spec cannot be read comes last and is suspended: it holds the end of the migration, not the others.
 fn view(cohort: &Loose) -> CohortView {
     let spec = lenient(&cohort.data["spec"]).unwrap_or_else(|| {
-        tracing::warn!(
-            cohort = cohort.name_any(),
-            "Cohort cannot be read and holds the migration's end"
-        );
+        tracing::warn!(cohort = cohort.name_any(), "Cohort cannot be read and holds the migration's end");
         unreadable_spec()
     });
     CohortView {
@@ -91,9 +80,7 @@ fn view(cohort: &Loose) -> CohortView {
 
 fn unreadable_spec() -> CohortSpec {
     CohortSpec {
-        migration_ref: crate::api::cohort::MigrationRef {
-            name: String::new(),
-        },
+        migration_ref: crate::api::cohort::MigrationRef { name: String::new() },
         wave: i32::MAX,
         select: crate::api::cohort::Select {
             percent: None,
@@ -108,11 +95,7 @@ fn unreadable_spec() -> CohortSpec {
 }
 
 /// The table's content; somebody else's `ConfigMap` of that name counts as none, and applying to it is refused by its fields.
-async fn route_table(
-    ctx: &Context,
-    key: &Key,
-    migration: &Migration,
-) -> Result<Option<String>, Error> {
+async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<String>, Error> {
     let Some(routing) = &migration.spec.routing else {
         return Ok(None);
     };

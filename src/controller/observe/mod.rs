@@ -27,10 +27,7 @@ pub struct Key {
 
 impl Key {
     pub fn of(object: &impl ResourceExt) -> Self {
-        Self {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-        }
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
     }
 }
 
@@ -68,16 +65,9 @@ pub fn facts_of(object: &impl ResourceExt) -> ObjectFacts {
 }
 
 /// Approvals for one object. One that cannot be read counts for nobody and is left out.
-pub async fn approvals(
-    ctx: &Context,
-    key: &Key,
-    kind: SubjectKind,
-) -> Result<Vec<ApprovalSpec>, Error> {
-    let api: Api<Loose> = Api::namespaced_with(
-        ctx.client.clone(),
-        &key.namespace,
-        &kube::core::ApiResource::erase::<Approval>(&()),
-    );
+pub async fn approvals(ctx: &Context, key: &Key, kind: SubjectKind) -> Result<Vec<ApprovalSpec>, Error> {
+    let api: Api<Loose> =
+        Api::namespaced_with(ctx.client.clone(), &key.namespace, &kube::core::ApiResource::erase::<Approval>(&()));
     let of_subject = ListParams::default().fields(&format!("spec.subject.name={}", key.name));
     let found = list("approvals", &api, of_subject).await?;
     let specs = found.into_iter().filter_map(|approval| {
@@ -88,9 +78,7 @@ pub async fn approvals(
             })
             .ok()
     });
-    Ok(specs
-        .filter(|spec| spec.subject.kind == kind && spec.subject.name == key.name)
-        .collect())
+    Ok(specs.filter(|spec| spec.subject.kind == kind && spec.subject.name == key.name).collect())
 }
 
 /// An object whose content may be anything: so that one malformed item does not spoil a list.

@@ -1,0 +1,273 @@
+//! The set-based proof that references hold: with foreign-key triggers off it is the only one.
+//! Called before a landing commits, by Validate, Verify and the integrity check.
+//! Must look at the tables as they are, never at what a constraint claims.
+
+use tokio_postgres::Transaction;
+
+use super::compare::Class;
+use super::identifier::{TableName, quote_identifier, quote_literal};
+use super::keys::{KeyTable, write_lines};
+use super::model::{Catalog, Chunks, ForeignKey, OwnedTable, Scope, Table};
+use crate::contract::{Finding, Severity, exit};
+use crate::worker::error::Error;
+use crate::worker::storage::Writer;
+
+/// Rows that break a constraint, with the query that lists their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub table: TableName,
+    pub constraint: String,
+    pub rows: u64,
+    code: &'static str,
+    keys: String,
+}
+
+impl Violation {
+    pub fn finding(&self) -> Finding {
+        let message = match self.code {
+            "OrphanRows" => format!("{} rows refer by {} to rows that do not exist.", self.rows, self.constraint),
+            _ => format!("{} rows are doubles under {}.", self.rows, self.constraint),
+        };
+        Finding { severity: Severity::Blocker, code: self.code.to_owned(), object: self.table.to_string(), message }
+    }
+
+    /// Appends the keys of the rows to an evidence file.
+    pub async fn write_evidence(&self, transaction: &Transaction<'_>, writer: &mut Writer) -> Result<(), Error> {
+        write_lines(transaction, &self.keys, writer).await
+    }
+}
+
+/// Which rows of a table to prove: the `from … where …` of a query whose alias for the table is `t`.
+struct Extent<'a> {
+    table: &'a Table,
+    from: String,
+}
+
+/// Every reference out of the customers' rows, and every deferrable unique constraint among them.
+///
+/// The first hop of an owner path is proven by counting: a row without its parent belongs to no customer.
+pub async fn of_entry(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+    chunks: Chunks,
+) -> Result<Vec<Violation>, Error> {
+    let mut found = Vec::new();
+    for owned in &scope.owned {
+        let extent = Extent { table: &owned.table, from: owned.from_entry(entry, chunks) };
+        for key in references(catalog, owned) {
+            found.extend(orphans(transaction, key, &extent).await?);
+        }
+        found.extend(doubles(transaction, catalog, &extent).await?);
+    }
+    Ok(found)
+}
+
+/// Holds what the cohort's rows refer to outside the customers' own tables, until the landing ends; before the proof.
+pub async fn hold_parents(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+    chunks: Chunks,
+) -> Result<(), Error> {
+    for owned in &scope.owned {
+        for key in references(catalog, owned) {
+            let from = owned.from_entry(entry, chunks);
+            lock_parents(transaction, scope, key, &from).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The same proof for the rows that a difference brought, and for what referred to the rows that it took away.
+pub async fn of_difference(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    keys: &KeyTable,
+) -> Result<Vec<Violation>, Error> {
+    let extent = Extent { table: keys.table(), from: keys.from(&[Class::Missing, Class::Different]) };
+    let mut found = Vec::new();
+    for key in of_table(catalog, &keys.table().name) {
+        lock_parents(transaction, scope, key, &extent.from).await?;
+        found.extend(orphans(transaction, key, &extent).await?);
+    }
+    found.extend(doubles(transaction, catalog, &extent).await?);
+    for key in referring_to(catalog, &keys.table().name) {
+        let join = keys.join_referencing(key, "t").unwrap_or_default();
+        let Some(child) = catalog.tables.get(&key.table) else {
+            continue;
+        };
+        let extent = Extent { table: child, from: format!("from {} as t{join} where true", key.table.sql()) };
+        found.extend(orphans(transaction, key, &extent).await?);
+    }
+    Ok(found)
+}
+
+/// Every reference in and into the dataset, over whole tables: sees rows that belong to no customer any more.
+pub async fn of_whole_tables(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+) -> Result<Vec<Violation>, Error> {
+    let mut found = Vec::new();
+    let concerned = catalog
+        .foreign_keys
+        .iter()
+        // Where the database itself never vouched for all rows, only our own can be judged, by `of_entry`.
+        .filter(|key| key.validated)
+        .filter(|key| scope.contains(&key.table) || scope.contains(&key.referenced));
+    for key in concerned {
+        let Some(child) = catalog.tables.get(&key.table) else {
+            continue;
+        };
+        let extent = Extent { table: child, from: format!("from {} as t where true", key.table.sql()) };
+        found.extend(orphans(transaction, key, &extent).await?);
+    }
+    Ok(found)
+}
+
+/// Any violation ends the step: the landing is not committed.
+pub fn refuse(violations: &[Violation]) -> Result<(), Error> {
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused { exit: exit::DATA_DIFFERS, findings: violations.iter().map(Violation::finding).collect() })
+}
+
+/// A condition on the row `t` of a table: nothing refers to it.
+pub fn unreferenced(catalog: &Catalog, table: &TableName) -> String {
+    let conditions: Vec<_> = referring_to(catalog, table)
+        .map(|key| {
+            format!("not exists (select from {} as child where {})", key.table.sql(), key.condition("child", "t"))
+        })
+        .collect();
+    if conditions.is_empty() {
+        return "true".to_owned();
+    }
+    conditions.join(" and ")
+}
+
+fn references<'a>(catalog: &'a Catalog, owned: &'a OwnedTable) -> impl Iterator<Item = &'a ForeignKey> {
+    of_table(catalog, &owned.table.name).filter(|key| {
+        owned.path.first().is_none_or(|hop| hop.columns != key.columns || hop.referenced != key.referenced)
+    })
+}
+
+fn of_table<'a>(catalog: &'a Catalog, table: &'a TableName) -> impl Iterator<Item = &'a ForeignKey> {
+    catalog.foreign_keys.iter().filter(move |key| key.table == *table)
+}
+
+fn referring_to<'a>(catalog: &'a Catalog, table: &'a TableName) -> impl Iterator<Item = &'a ForeignKey> {
+    catalog.foreign_keys.iter().filter(move |key| key.referenced == *table)
+}
+
+/// Holds the referenced rows that another writer could delete between this proof and the commit, as the trigger would.
+///
+/// Parents inside the dataset's own customers are behind the same fence as the rows themselves.
+async fn lock_parents(transaction: &Transaction<'_>, scope: &Scope, key: &ForeignKey, from: &str) -> Result<(), Error> {
+    if scope.owned_table(&key.referenced).is_some() {
+        return Ok(());
+    }
+    // Distinct values first: a few reference rows are found once, not once for each row that refers to them.
+    let columns: Vec<_> = key.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
+    let lock = format!(
+        "select count(*) from (select 1 from {parent} as parent where ({referenced}) in (select distinct {columns} {from}) \
+         for key share of parent) as locked",
+        parent = key.referenced.sql(),
+        referenced = key
+            .referenced_columns
+            .iter()
+            .map(|column| format!("parent.{}", quote_identifier(column)))
+            .collect::<Vec<_>>()
+            .join(", "),
+        columns = columns.join(", "),
+    );
+    transaction
+        .batch_execute(&lock)
+        .await
+        .map_err(Error::database(format!("lock the rows that {} refers to", key.name)))
+}
+
+async fn orphans(
+    transaction: &Transaction<'_>,
+    key: &ForeignKey,
+    extent: &Extent<'_>,
+) -> Result<Option<Violation>, Error> {
+    let is_null = |wanted: &str| {
+        let parts: Vec<_> =
+            key.columns.iter().map(|column| format!("t.{} is {wanted}", quote_identifier(column))).collect();
+        parts
+    };
+    let all_given = is_null("not null").join(" and ");
+    let mut broken = format!(
+        "({all_given} and not exists (select from {} as parent where {}))",
+        key.referenced.sql(),
+        key.condition("t", "parent")
+    );
+    if key.match_full {
+        let any_null = is_null("null").join(" or ");
+        let any_given = is_null("not null").join(" or ");
+        broken = format!("({broken} or (({any_null}) and ({any_given})))");
+    }
+    count(transaction, extent, &broken, ("OrphanRows", &key.name)).await
+}
+
+async fn doubles(
+    transaction: &Transaction<'_>,
+    catalog: &Catalog,
+    extent: &Extent<'_>,
+) -> Result<Vec<Violation>, Error> {
+    // What the target enforces counts, and that is in the target's catalogue.
+    let table = catalog.tables.get(&extent.table.name).unwrap_or(extent.table);
+    let key = table.primary_key_deferrable.then_some(("primary key", &table.primary_key));
+    let uniques =
+        table.uniques.iter().filter(|unique| unique.deferrable).map(|unique| (unique.name.as_str(), &unique.columns));
+    let mut found = Vec::new();
+    for (name, columns) in key.into_iter().chain(uniques) {
+        let same: Vec<_> = columns
+            .iter()
+            .map(|column| {
+                let column = quote_identifier(column);
+                format!("other.{column} = t.{column}")
+            })
+            .collect();
+        let broken = format!(
+            "exists (select from {} as other where {} and (other.tableoid, other.ctid) <> (t.tableoid, t.ctid))",
+            table.name.sql(),
+            same.join(" and ")
+        );
+        found.extend(count(transaction, extent, &broken, ("DoubleRows", name)).await?);
+    }
+    Ok(found)
+}
+
+async fn count(
+    transaction: &Transaction<'_>,
+    extent: &Extent<'_>,
+    broken: &str,
+    (code, constraint): (&'static str, &str),
+) -> Result<Option<Violation>, Error> {
+    let table = &extent.table.name;
+    let rows: i64 = transaction
+        .query_one(&format!("select count(*) {} and {broken}", extent.from), &[])
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(Error::database(format!("prove {constraint} of {table}")))?;
+    let key: Vec<_> =
+        extent.table.primary_key.iter().map(|column| format!("t.{}::text", quote_identifier(column))).collect();
+    let keys = format!(
+        "select pg_catalog.json_build_object('table', {}, 'class', {}, 'constraint', {}, 'key', \
+         pg_catalog.json_build_array({}))::text {} and {broken}",
+        quote_literal(&table.to_string()),
+        quote_literal(code),
+        quote_literal(constraint),
+        key.join(", "),
+        extent.from
+    );
+    Ok((rows > 0).then(|| Violation {
+        table: table.clone(),
+        constraint: constraint.to_owned(),
+        rows: u64::try_from(rows).unwrap_or(0),
+        code,
+        keys,
+    }))
+}

@@ -1,0 +1,320 @@
+//! The SQL text of the fence: functions and triggers of each table.
+//! Used by `fence` alone, which runs it. Pure.
+//! Must quote every name, must use no operator or function that a caller's search path could replace, must raise no value.
+//!
+//! The protocol that the functions follow, and why it leaves no gap:
+//! - A writer finds its entry, takes the entry's advisory lock shared, and reads membership and owner *after* the lock: whoever
+//!   closes an entry or changes membership takes that lock exclusively, so it waits for writers in flight, and later writers see the change.
+//! - In repeatable read and above, reads come from an old snapshot: the rows are locked `for share`, which fails to serialize when they
+//!   changed. Changing membership touches the ownership row for that reason.
+//! - A row two or more hops away finds its customer through parents that may move between customers meanwhile. Such writers hold
+//!   the lock [`MOVES`] shared; whoever moves a parent to another entry takes it exclusively, before the move and until its end.
+
+use super::identifier::{TableName, quote_identifier, quote_literal};
+use super::ledger::side_column;
+use super::model::{OwnedTable, Scope, entry};
+use crate::contract::Side;
+
+/// Class of Godwit's advisory locks: "GODW".
+pub const LOCK_CLASS: i32 = 0x474f_4457;
+/// The advisory lock of rows that move between entries; entries are never negative.
+pub const MOVES: i32 = -1;
+
+/// Sorted after an application's own triggers (they fire in the order of their names), so that the fence sees the final row.
+pub const ROW_TRIGGER: &str = "~godwit_fence_row";
+pub const PASS_TRIGGER: &str = "~godwit_fence_pass";
+pub const TRUNCATE_TRIGGER: &str = "~godwit_fence_truncate";
+pub const TRIGGERS: [&str; 3] = [ROW_TRIGGER, PASS_TRIGGER, TRUNCATE_TRIGGER];
+
+const NO_PASS: &str = "coalesce(pg_catalog.current_setting('godwit.pass', true), '') = ''";
+const READ_COMMITTED: &str =
+    "pg_catalog.current_setting('transaction_isolation') in ('read committed', 'read uncommitted')";
+
+/// Functions that every table's trigger uses.
+pub fn shared_functions(side: Side, root_key_type: &str) -> String {
+    let side = quote_literal(side_column(side));
+    [admit_entry(&side), admit_customer(root_key_type), admit_reference(), admit_truncate(), verify_pass()].join("\n")
+}
+
+fn function(signature: &str, returns: &str, attributes: &str, body: &str) -> String {
+    format!(
+        "create or replace function godwit.{signature} returns {returns} language plpgsql volatile {attributes} as {};\n\
+         revoke all on function godwit.{signature} from public;",
+        quote_literal(body)
+    )
+}
+
+/// Trigger functions run as the ledger's owner, so applications need no right on schema godwit.
+const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = ''";
+
+/// Raises unless this side owns the entry, under the entry's lock. `false`: the customer's entry changed before the lock was
+/// granted. The inner functions have no search path of their own: they are called by ours only, which pin it.
+fn admit_entry(side: &str) -> String {
+    let query =
+        |lock: &str| format!("select o.owner into v_owner from godwit.ownership o where o.entry = p_entry{lock};");
+    function(
+        "admit_entry(p_entry int)",
+        "void",
+        "",
+        &format!(
+            "declare v_owner text;
+             begin
+               perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, p_entry);
+               if {READ_COMMITTED} then {} else {} end if;
+               if v_owner = {side} then return; end if;
+               if v_owner = 'None' then
+                 raise exception 'these rows are switching to the other side and cannot be written now' using errcode = 'GW001',
+                   hint = 'Ask the route table which side owns the customer, and repeat the transaction there.';
+               end if;
+               raise exception 'these rows are owned by the other side' using errcode = 'GW001',
+                 hint = 'Ask the route table which side owns the customer, and repeat the transaction there.';
+             end",
+            query(""),
+            query(" for share"),
+        ),
+    )
+}
+
+/// The entry of a customer, admitted.
+fn admit_customer(root_key_type: &str) -> String {
+    let member = "select m.entry from godwit.member m where m.customer = p_customer";
+    function(
+        &format!("admit_customer(p_customer {root_key_type})"),
+        "int",
+        "",
+        &format!(
+            "declare v_entry int;
+             begin
+               loop
+                 v_entry := coalesce(({member}), {unassigned});
+                 perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, v_entry);
+                 exit when v_entry = coalesce(({member}), {unassigned});
+               end loop;
+               perform godwit.admit_entry(v_entry);
+               return v_entry;
+             end",
+            unassigned = entry::UNASSIGNED,
+        ),
+    )
+}
+
+fn admit_reference() -> String {
+    function(
+        "fence_reference()",
+        "trigger",
+        TRIGGER_ATTRIBUTES,
+        &format!(
+            "begin
+               perform godwit.admit_entry({});
+               if tg_op = 'DELETE' then return old; end if;
+               return new;
+             end",
+            entry::REFERENCE
+        ),
+    )
+}
+
+/// A table is emptied only by the side that owns every customer in its ledger (shared tables: the reference entry).
+fn admit_truncate() -> String {
+    function(
+        "fence_truncate()",
+        "trigger",
+        TRIGGER_ATTRIBUTES,
+        &format!(
+            "declare v_entry int;
+             begin
+               if tg_argv[0] = 'reference' then
+                 perform godwit.admit_entry({reference});
+               else
+                 for v_entry in select o.entry from godwit.ownership o where o.entry = {unassigned}
+                     or exists (select from godwit.member m where m.entry = o.entry) order by o.entry loop
+                   perform godwit.admit_entry(v_entry);
+                 end loop;
+               end if;
+               return null;
+             end",
+            reference = entry::REFERENCE,
+            unassigned = entry::UNASSIGNED,
+        ),
+    )
+}
+
+/// A pass is `entry:epoch`, current, and shown by a role that may act as the ledger's owner.
+fn verify_pass() -> String {
+    function(
+        "verify_pass()",
+        "trigger",
+        TRIGGER_ATTRIBUTES,
+        "declare v_pass text := pg_catalog.current_setting('godwit.pass', true);
+         begin
+           if not pg_catalog.pg_has_role(session_user, (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'godwit'), 'MEMBER') then
+             raise exception 'this role may not pass the fence' using errcode = 'GW003';
+           end if;
+           if v_pass !~ '^[0-9]{1,9}:[0-9]{1,18}$' then
+             raise exception 'the pass has an unknown form' using errcode = 'GW003';
+           end if;
+           perform 1 from godwit.ownership o where o.entry = pg_catalog.split_part(v_pass, ':', 1)::pg_catalog.int4
+             and o.epoch = pg_catalog.split_part(v_pass, ':', 2)::pg_catalog.int8 for share;
+           if not found then
+             raise exception 'the pass is of an older epoch' using errcode = 'GW002';
+           end if;
+           return null;
+         end",
+    )
+}
+
+/// The trigger function of an owned table.
+pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
+    let moves = if owned.path.len() > 1 {
+        format!("perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, {MOVES});")
+    } else {
+        String::new()
+    };
+    let is_parent = !owned.path.is_empty()
+        && scope.owned.iter().any(|child| child.path.first().is_some_and(|key| key.referenced == owned.table.name));
+    let moved = if is_parent {
+        format!(
+            "if tg_op = 'UPDATE' and v_old_entry is distinct from v_new_entry then
+               perform pg_catalog.pg_advisory_xact_lock({LOCK_CLASS}, {MOVES});
+             end if;"
+        )
+    } else {
+        String::new()
+    };
+    let body = format!(
+        "declare v_customer {key_type}; v_old_entry int; v_new_entry int;
+         begin
+           {moves}
+           if tg_op <> 'INSERT' then
+             {of_old}
+             {admit_old}
+           end if;
+           if tg_op = 'INSERT' then
+             {of_new}
+             {admit_new}
+           elsif tg_op = 'UPDATE' then
+             if {unchanged} then
+               v_new_entry := v_old_entry;
+             else
+               {of_new}
+               {admit_new}
+             end if;
+           end if;
+           {moved}
+           if tg_op = 'DELETE' then return old; end if;
+           return new;
+         end",
+        key_type = scope.root_key_type,
+        of_old = find_customer(owned, "old"),
+        of_new = find_customer(owned, "new"),
+        admit_old = admit_found("v_old_entry"),
+        admit_new = admit_found("v_new_entry"),
+        unchanged = owner_unchanged(owned),
+    );
+    function(
+        &format!("{}()", quote_identifier(&function_name(&owned.table.name))),
+        "trigger",
+        TRIGGER_ATTRIBUTES,
+        &body,
+    )
+}
+
+/// A name of fixed length: a table's own name may leave no room for a prefix.
+fn function_name(table: &TableName) -> String {
+    format!("fence_{:016x}", xxhash_rust::xxh3::xxh3_64(table.sql().as_bytes()))
+}
+
+/// Sets `v_customer` from the row `old` or `new`; null where no path leads to a customer.
+fn find_customer(owned: &OwnedTable, row: &str) -> String {
+    let join = owned.customer_join(row, "p");
+    let Some(first) = owned.path.first().filter(|_| !join.joins.is_empty()) else {
+        return format!("v_customer := {};", join.customer);
+    };
+    // The first join becomes the FROM, so that the row itself stays a variable.
+    let start = format!(" join {} as p1 on {}", first.referenced.sql(), first.condition(row, "p1"));
+    let rest = join.joins.strip_prefix(&start).unwrap_or(&join.joins);
+    let query = |lock: &str| {
+        format!(
+            "v_customer := (select {} from {} as p1{rest} where {}{lock});",
+            join.customer,
+            first.referenced.sql(),
+            first.condition(row, "p1")
+        )
+    };
+    format!("if {READ_COMMITTED} then {} else {} end if;", query(""), query(" for share"))
+}
+
+/// A cascade finds its parent gone already; the parent was checked. Anything else without a customer is unassigned.
+fn admit_found(entry_variable: &str) -> String {
+    format!(
+        "if v_customer is not null then
+           {entry_variable} := godwit.admit_customer(v_customer);
+         elsif tg_op = 'INSERT' or pg_catalog.pg_trigger_depth() <= 1 then
+           perform godwit.admit_entry({unassigned});
+           {entry_variable} := {unassigned};
+         end if;",
+        unassigned = entry::UNASSIGNED
+    )
+}
+
+/// Whether an update leaves the row with its parent.
+fn owner_unchanged(owned: &OwnedTable) -> String {
+    let columns: Vec<&str> = match owned.path.first() {
+        Some(key) => key.columns.iter().map(String::as_str).collect(),
+        None => vec![owned.root_key.as_str()],
+    };
+    columns
+        .iter()
+        .map(|column| {
+            let column = quote_identifier(column);
+            format!("old.{column} is not distinct from new.{column}")
+        })
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
+/// What a table's triggers are for.
+#[derive(Clone, Copy, Debug)]
+pub enum Fenced<'a> {
+    Owned(&'a OwnedTable),
+    Reference(&'a TableName),
+}
+
+impl Fenced<'_> {
+    pub fn table(&self) -> &TableName {
+        match self {
+            Self::Owned(owned) => &owned.table.name,
+            Self::Reference(name) => name,
+        }
+    }
+
+    /// The row trigger, always enabled: sessions in replica mode meet it too. On a partitioned table the server clones it.
+    pub fn row_trigger(&self) -> String {
+        let function = match self {
+            Self::Owned(owned) => quote_identifier(&function_name(&owned.table.name)),
+            Self::Reference(_) => "fence_reference".to_owned(),
+        };
+        format!(
+            "create trigger {} before insert or update or delete on {} for each row when ({NO_PASS}) execute function godwit.{function}();",
+            quote_identifier(ROW_TRIGGER),
+            self.table().sql()
+        )
+    }
+
+    /// The statement triggers of the table, or of one of its partitions, which statements may name directly.
+    pub fn statement_triggers(&self, on: &TableName) -> String {
+        let kind = match self {
+            Self::Owned(_) => "owned",
+            Self::Reference(_) => "reference",
+        };
+        format!(
+            "create trigger {pass} before insert or update or delete or truncate on {on} for each statement \
+               when (not ({NO_PASS})) execute function godwit.verify_pass();
+             create trigger {truncate} before truncate on {on} for each statement when ({NO_PASS}) \
+               execute function godwit.fence_truncate('{kind}');",
+            pass = quote_identifier(PASS_TRIGGER),
+            truncate = quote_identifier(TRUNCATE_TRIGGER),
+            on = on.sql(),
+        )
+    }
+}

@@ -1,0 +1,82 @@
+//! A landing: one transaction on the receiving side that holds data, checkpoint and fencing token together.
+//! Called by every step that writes customers' rows; the caller proves closure before it commits.
+//! Must not fire a trigger of the users, and must not write past the fence without the pass of the entry's epoch.
+
+use std::ops::Deref;
+
+use tokio_postgres::{IsolationLevel, Transaction};
+
+use super::fence;
+use super::identifier::TableName;
+use super::ledger::Ownership;
+use super::model::Table;
+use super::relay::{Rows, Shape, relay};
+use super::row::Sum;
+use super::session::Session;
+use super::token::{self, Token};
+use crate::worker::error::Error;
+
+/// An open landing; dropped without [`Landing::commit`] it never happened.
+pub struct Landing<'s> {
+    transaction: Transaction<'s>,
+}
+
+impl<'s> Deref for Landing<'s> {
+    type Target = Transaction<'s>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
+impl<'s> Landing<'s> {
+    /// Begins and takes hold of the token: a newer attempt waits for this landing's end, an older one fails here.
+    pub async fn begin(session: &'s mut Session, token: &Token) -> Result<Self, Error> {
+        Self::start(session, token, IsolationLevel::ReadCommitted).await
+    }
+
+    /// The same, with one snapshot for all its reads.
+    pub async fn begin_in_snapshot(session: &'s mut Session, token: &Token) -> Result<Self, Error> {
+        Self::start(session, token, IsolationLevel::RepeatableRead).await
+    }
+
+    async fn start(session: &'s mut Session, token: &Token, isolation: IsolationLevel) -> Result<Self, Error> {
+        let transaction = session
+            .build_transaction()
+            .isolation_level(isolation)
+            .start()
+            .await
+            .map_err(Error::database("begin a landing"))?;
+        token::hold(&transaction, token).await?;
+        // Switches off foreign-key checks, cascades and the users' triggers, for this transaction only.
+        transaction
+            .batch_execute("set local session_replication_role = replica")
+            .await
+            .map_err(Error::database("switch off the users' triggers for a landing"))?;
+        Ok(Self { transaction })
+    }
+
+    /// From here on the landing writes rows of this entry; the fence compares the epoch.
+    pub async fn pass(&self, ownership: &Ownership) -> Result<(), Error> {
+        fence::pass(&self.transaction, ownership.entry, ownership.epoch).await
+    }
+
+    /// Lands rows as they come.
+    pub async fn receive(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
+        let copy =
+            format!("copy {} ({}) from stdin {}", table.name.sql(), table.column_list(), shape.format.copy_options());
+        let sink = self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))?;
+        relay(rows, shape, sink, table).await
+    }
+
+    /// Runs a statement that removes rows, and returns how many.
+    pub async fn remove(&self, table: &TableName, delete: &str) -> Result<u64, Error> {
+        self.transaction.execute(delete, &[]).await.map_err(Error::database(format!("remove rows of {table}")))
+    }
+
+    /// Makes it last. When the answer is lost the outcome is unknown: the step begins anew, and taking the token waits until the
+    /// old transaction has ended one way or the other, before any checkpoint is read.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.transaction.commit().await.map_err(Error::database("commit a landing"))
+    }
+}

@@ -1,0 +1,105 @@
+//! What is left on the target once a cohort's rows are gone: the tables as Prepare found them, beside other cohorts' rows.
+//! Called by Discard and Reopen before they commit.
+//! Must not take live rows of others for a difference: cohorts that are there, and customers that were there before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use tokio_postgres::{GenericClient, Transaction};
+
+use super::model::{CustomerJoin, OwnedTable, Scope, entry};
+use super::relay::{Rows, Shape, read};
+use super::row::{Sum, row_hash};
+use crate::contract::{Finding, Owner, Severity, exit};
+use crate::worker::error::Error;
+
+/// The part of `godwit.migration.baseline` that concerns rows.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Found {
+    /// The dataset's tables that were there, with their rows.
+    tables: BTreeMap<String, Sum>,
+}
+
+impl Found {
+    pub async fn load(client: &impl GenericClient) -> Result<Self, Error> {
+        let row = client
+            .query_opt("select baseline from godwit.migration where baseline is not null", &[])
+            .await
+            .map_err(Error::database("read the target's baseline"))?;
+        let row =
+            row.ok_or_else(|| Error::NotInLedger { what: "the target's baseline; Prepare comes first".into() })?;
+        serde_json::from_value(row.get(0)).map_err(|source| Error::Json { what: "the target's baseline", source })
+    }
+
+    /// Tables in which the target had rows of its own.
+    pub fn with_rows(&self) -> BTreeSet<String> {
+        self.tables.iter().filter(|(_, sum)| sum.rows > 0).map(|(table, _)| table.clone()).collect()
+    }
+}
+
+/// Proves that without the other cohorts' rows each table is what it was, or holds only rows of customers who live there.
+pub async fn prove(transaction: &Transaction<'_>, scope: &Scope, gone: i32) -> Result<(), Error> {
+    let found = Found::load(transaction).await?;
+    for owned in &scope.owned {
+        let name = owned.table.name.to_string();
+        let before = found.tables.get(&name).copied().unwrap_or_default();
+        let first = entry::FIRST_COHORT;
+        let cohorts = format!("member.entry >= {first} and member.entry <> {gone}");
+        let mut rest = sum(transaction, owned, &owned.table.select_all()).await?;
+        let others = sum(transaction, owned, &select_where(owned, &cohorts)).await?;
+        rest.rows = rest.rows.wrapping_sub(others.rows);
+        rest.sum = rest.sum.wrapping_sub(others.sum);
+        if rest == before {
+            continue;
+        }
+        let living = format!("member.entry is null or member.entry < {first}");
+        let living = sum(transaction, owned, &select_where(owned, &living)).await?;
+        if rest == living && (before.rows > 0 || owner_of_new(transaction).await?) {
+            continue;
+        }
+        return Err(differs(name, rest.rows, before.rows));
+    }
+    Ok(())
+}
+
+/// Whether new customers are born on the target.
+async fn owner_of_new(transaction: &Transaction<'_>) -> Result<bool, Error> {
+    let unassigned = super::ledger::ownership(transaction, entry::UNASSIGNED).await?;
+    Ok(unassigned.owner == Owner::Target)
+}
+
+fn select_where(owned: &OwnedTable, condition: &str) -> String {
+    let CustomerJoin { joins, customer } = owned.customer_join("t", "p");
+    format!(
+        "select {} from {} as t{joins} left join godwit.member as member on member.customer = {customer} where {condition}",
+        owned.table.select_list("t"),
+        owned.table.name.sql()
+    )
+}
+
+async fn sum(transaction: &Transaction<'_>, owned: &OwnedTable, select: &str) -> Result<Sum, Error> {
+    let shape = Shape::from(owned);
+    let name = owned.table.name.to_string();
+    let mut rows = Rows::select(transaction, select, shape.format, &name).await?;
+    let mut sum = Sum::default();
+    read(&mut rows, shape, None, |row| {
+        sum.add(row_hash(row));
+        Ok(())
+    })
+    .await?;
+    Ok(sum)
+}
+
+fn differs(table: String, rows: u64, before: u64) -> Error {
+    Error::refused(
+        exit::DATA_DIFFERS,
+        Finding {
+            severity: Severity::Blocker,
+            code: "BaselineDiffers".into(),
+            object: table,
+            message: format!(
+                "Without the cohort's rows the target's table is not what it was: {rows} rows of nobody's cohort, {before} before the migration."
+            ),
+        },
+    )
+}

@@ -1,0 +1,415 @@
+//! Rows of COPY data: where one ends, what its fields are, and the hash by which rows are compared.
+//! Called by everything that reads COPY data: from a server (backup, copy, compare) or from a stored file (restore).
+//! Must not interpret values, and must not trust its input: a stored file may be damaged, so no byte sequence may panic.
+
+use std::borrow::Cow;
+
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What every binary COPY begins with.
+pub const BINARY_SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
+/// The whole header that PostgreSQL writes: the signature, no flags, no extension.
+pub const BINARY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What every binary COPY ends with: a field count of -1.
+pub const BINARY_TRAILER: &[u8; 2] = b"\xff\xff";
+/// No row that PostgreSQL can send is longer: its messages end at 1 GiB.
+const MAX_ROW_BYTES: usize = 1 << 30;
+
+/// The two formats of COPY that Godwit uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowFormat {
+    Binary,
+    Text,
+}
+
+/// Why bytes are not the COPY data that they should be. Names positions and counts, never bytes of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    #[error("the data does not begin with the header of a binary COPY")]
+    Header,
+    #[error("row {row} has {found} fields instead of {expected}")]
+    FieldCount { row: u64, found: i64, expected: usize },
+    #[error("row {row} has a field of impossible length {length}")]
+    FieldLength { row: u64, length: i64 },
+    #[error("row {row} is longer than 1 GiB")]
+    RowLength { row: u64 },
+    #[error("row {row} is an end-of-data mark")]
+    EndMark { row: u64 },
+    #[error("the data ends inside row {row}")]
+    Truncated { row: u64 },
+    #[error("the data ends after row {row} without the trailer of a binary COPY")]
+    TrailerMissing { row: u64 },
+    #[error("the data goes on after the trailer of a binary COPY")]
+    AfterTrailer,
+    #[error("a row ends inside a field")]
+    Field,
+    #[error("a text field has an escape that COPY does not write")]
+    Escape,
+    #[error("a key field does not have the form of its type")]
+    Key,
+}
+
+/// The hash by which rows are compared: of the row's bytes as COPY sent them.
+pub fn row_hash(row: &[u8]) -> u64 {
+    xxh3_64(row)
+}
+
+/// Count and sum of row hashes of a set of rows, in any order.
+///
+/// A sum and not an exclusive or, under which two equal extra rows would vanish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    pub rows: u64,
+    #[serde(with = "hexadecimal")]
+    pub sum: u64,
+}
+
+impl Sum {
+    /// Takes in one row by its hash.
+    pub fn add(&mut self, hash: u64) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(hash);
+    }
+
+    /// Takes in another set of rows.
+    pub fn merge(&mut self, other: Sum) {
+        self.rows += other.rows;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+/// Sums are written as text: JSON readers lose digits of numbers above 2^53.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+    pub fn serialize<S: Serializer>(sum: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{sum:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() != 16 {
+            return Err(D::Error::custom("a sum has 16 hexadecimal digits"));
+        }
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
+/// Finds the rows in COPY data that arrives in pieces of any size.
+///
+/// A row is what COPY sends for it: in binary the field count and the fields, in text the line with its newline.
+/// Header and trailer of a binary COPY are no rows. Rows that lie whole in one piece are not copied.
+#[derive(Debug)]
+pub struct Framing {
+    format: RowFormat,
+    columns: usize,
+    place: Place,
+    /// The piece being read; empty while `carry` holds what is left of earlier ones.
+    piece: Bytes,
+    /// The beginning of a row whose end has not arrived, and what came with it.
+    carry: BytesMut,
+    /// How far the row in `carry` was already searched for its end (text).
+    searched: usize,
+    rows: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Header,
+    Rows,
+    Ended,
+}
+
+/// What stands at the beginning of some bytes.
+enum Next {
+    Row(usize),
+    Trailer,
+    /// The row's end is not among the bytes; the first `searched` need not be looked at again.
+    Incomplete {
+        searched: usize,
+    },
+}
+
+impl Framing {
+    /// Expects COPY data of `columns` columns.
+    pub fn new(format: RowFormat, columns: usize) -> Self {
+        Self {
+            format,
+            columns,
+            place: match format {
+                RowFormat::Binary => Place::Header,
+                RowFormat::Text => Place::Rows,
+            },
+            piece: Bytes::new(),
+            carry: BytesMut::new(),
+            searched: 0,
+            rows: 0,
+        }
+    }
+
+    /// Rows found so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Takes the next piece. Call [`next_row`](Self::next_row) until it has no more before the next piece.
+    pub fn feed(&mut self, piece: Bytes) {
+        if self.carry.is_empty() && self.piece.is_empty() {
+            self.piece = piece;
+            return;
+        }
+        if self.carry.is_empty() {
+            self.carry.extend_from_slice(&self.piece);
+            self.piece = Bytes::new();
+        }
+        self.carry.extend_from_slice(&piece);
+    }
+
+    /// The next whole row; `None` when more data is needed or the end was reached.
+    pub fn next_row(&mut self) -> Result<Option<Bytes>, RowError> {
+        if self.place == Place::Header && !self.take_header()? {
+            return Ok(None);
+        }
+        if self.place == Place::Ended {
+            return if self.remaining().is_empty() { Ok(None) } else { Err(RowError::AfterTrailer) };
+        }
+        let next = match self.format {
+            RowFormat::Binary => next_binary(self.remaining(), self.columns, self.rows + 1)?,
+            RowFormat::Text => next_text(self.remaining(), self.searched, self.rows + 1)?,
+        };
+        match next {
+            Next::Row(length) => {
+                self.rows += 1;
+                self.searched = 0;
+                Ok(Some(self.take(length)))
+            }
+            Next::Trailer => {
+                self.take(BINARY_TRAILER.len());
+                self.place = Place::Ended;
+                self.next_row()
+            }
+            Next::Incomplete { searched } => {
+                self.keep_for_later(searched);
+                Ok(None)
+            }
+        }
+    }
+
+    /// To be called after the last piece: an error when the data ends too early.
+    pub fn finish(&self) -> Result<(), RowError> {
+        let row = self.rows;
+        match (self.place, self.remaining().is_empty()) {
+            (Place::Header, _) => Err(RowError::Header),
+            (Place::Ended, false) => Err(RowError::AfterTrailer),
+            (Place::Rows, false) => Err(RowError::Truncated { row: row + 1 }),
+            (Place::Rows, true) if self.format == RowFormat::Binary => Err(RowError::TrailerMissing { row }),
+            (Place::Rows | Place::Ended, true) => Ok(()),
+        }
+    }
+
+    fn remaining(&self) -> &[u8] {
+        if self.carry.is_empty() { &self.piece } else { &self.carry }
+    }
+
+    fn take(&mut self, length: usize) -> Bytes {
+        if self.carry.is_empty() { self.piece.split_to(length) } else { self.carry.split_to(length).freeze() }
+    }
+
+    fn take_header(&mut self) -> Result<bool, RowError> {
+        let remaining = self.remaining();
+        let known = remaining.len().min(BINARY_HEADER.len());
+        if remaining[..known] != BINARY_HEADER[..known] {
+            return Err(RowError::Header);
+        }
+        if known < BINARY_HEADER.len() {
+            self.keep_for_later(0);
+            return Ok(false);
+        }
+        self.take(BINARY_HEADER.len());
+        self.place = Place::Rows;
+        Ok(true)
+    }
+
+    fn keep_for_later(&mut self, searched: usize) {
+        self.searched = searched;
+        if self.carry.is_empty() && !self.piece.is_empty() {
+            // A small remainder of a large piece must not keep the whole piece in memory.
+            self.carry.extend_from_slice(&self.piece);
+            self.piece = Bytes::new();
+        }
+    }
+}
+
+fn next_binary(bytes: &[u8], columns: usize, row: u64) -> Result<Next, RowError> {
+    const MORE: Next = Next::Incomplete { searched: 0 };
+    let mut rest = bytes;
+    if rest.len() < 2 {
+        return Ok(MORE);
+    }
+    let count = rest.get_i16();
+    if count == -1 {
+        return Ok(Next::Trailer);
+    }
+    if usize::try_from(count) != Ok(columns) {
+        return Err(RowError::FieldCount { row, found: i64::from(count), expected: columns });
+    }
+    let mut length = 2_usize;
+    for _ in 0..columns {
+        if rest.len() < 4 {
+            return Ok(MORE);
+        }
+        let field = rest.get_i32();
+        length += 4;
+        if field == -1 {
+            continue;
+        }
+        let field = usize::try_from(field).map_err(|_| RowError::FieldLength { row, length: i64::from(field) })?;
+        length += field;
+        if length > MAX_ROW_BYTES {
+            return Err(RowError::RowLength { row });
+        }
+        if rest.len() < field {
+            return Ok(MORE);
+        }
+        rest.advance(field);
+    }
+    Ok(Next::Row(length))
+}
+
+fn next_text(bytes: &[u8], searched: usize, row: u64) -> Result<Next, RowError> {
+    let Some(end) = find(b'\n', &bytes[searched..]).map(|at| searched + at) else {
+        if bytes.len() > MAX_ROW_BYTES {
+            return Err(RowError::RowLength { row });
+        }
+        return Ok(Next::Incomplete { searched: bytes.len() });
+    };
+    // COPY FROM would take this for the end and drop every row behind it; as a value it is written `\\.`.
+    if &bytes[..end] == b"\\." {
+        return Err(RowError::EndMark { row });
+    }
+    Ok(Next::Row(end + 1))
+}
+
+fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|candidate| *candidate == byte)
+}
+
+/// One field: `None` is NULL.
+pub type Field<'a> = Option<Cow<'a, [u8]>>;
+
+/// The fields of one row, as the type's binary form or as unescaped text.
+pub fn fields(row: &[u8], format: RowFormat) -> Fields<'_> {
+    match format {
+        RowFormat::Binary => {
+            let mut rest = row;
+            let left = rest.try_get_u16().map_or(usize::MAX, usize::from);
+            Fields::Binary { rest, left }
+        }
+        RowFormat::Text => Fields::Text { rest: Some(row.strip_suffix(b"\n").unwrap_or(row)) },
+    }
+}
+
+/// Iterator over the fields of a row; ends after the first error.
+#[derive(Debug)]
+pub enum Fields<'a> {
+    Binary { rest: &'a [u8], left: usize },
+    Text { rest: Option<&'a [u8]> },
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<Field<'a>, RowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Fields::Binary { left: 0, .. } | Fields::Text { rest: None } => None,
+            Fields::Binary { rest, left } => {
+                let field = binary_field(rest);
+                *left = if field.is_ok() { *left - 1 } else { 0 };
+                Some(field.map(|field| field.map(Cow::Borrowed)))
+            }
+            Fields::Text { rest } => {
+                let line = rest.take()?;
+                let (field, behind) = match find(b'\t', line) {
+                    Some(at) => (&line[..at], Some(&line[at + 1..])),
+                    None => (line, None),
+                };
+                let field = text_field(field);
+                *rest = if field.is_ok() { behind } else { None };
+                Some(field)
+            }
+        }
+    }
+}
+
+fn binary_field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RowError> {
+    let length = rest.try_get_i32().map_err(|_| RowError::Field)?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| RowError::Field)?;
+    let (field, behind) = rest.split_at_checked(length).ok_or(RowError::Field)?;
+    *rest = behind;
+    Ok(Some(field))
+}
+
+fn text_field(field: &[u8]) -> Result<Field<'_>, RowError> {
+    if field == b"\\N" {
+        return Ok(None);
+    }
+    if find(b'\\', field).is_none() {
+        return Ok(Some(Cow::Borrowed(field)));
+    }
+    let mut plain = Vec::with_capacity(field.len());
+    let mut bytes = field.iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        plain.push(match bytes.next() {
+            Some(b'\\') => b'\\',
+            Some(b'b') => 8,
+            Some(b't') => b'\t',
+            Some(b'n') => b'\n',
+            Some(b'v') => 11,
+            Some(b'f') => 12,
+            Some(b'r') => b'\r',
+            _ => return Err(RowError::Escape),
+        });
+    }
+    Ok(Some(Cow::Owned(plain)))
+}
+
+/// The bytes of the row's first `columns` fields: equal for equal keys of one table in one format, and for no others.
+pub fn key_bytes(row: &[u8], format: RowFormat, columns: usize) -> Result<&[u8], RowError> {
+    match format {
+        RowFormat::Binary => {
+            let (count, key) = row.split_at_checked(2).ok_or(RowError::Field)?;
+            if usize::from(u16::from_be_bytes([count[0], count[1]])) < columns {
+                return Err(RowError::Field);
+            }
+            let mut rest = key;
+            for _ in 0..columns {
+                binary_field(&mut rest)?;
+            }
+            Ok(&key[..key.len() - rest.len()])
+        }
+        RowFormat::Text => {
+            let line = row.strip_suffix(b"\n").unwrap_or(row);
+            let mut ends =
+                line.iter().enumerate().filter_map(|(at, byte)| (*byte == b'\t').then_some(at)).chain([line.len()]);
+            match columns.checked_sub(1) {
+                None => Ok(&line[..0]),
+                Some(before) => Ok(&line[..ends.nth(before).ok_or(RowError::Field)?]),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "row_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! Shared rows: brings the target's reference tables to the source's state while the source owns them.
+//! Called by Copy before the first chunk, by Cutover inside the pause, by Reopen when they come back.
+//! Must not take away what the target uses: a row that something there refers to stays, and is counted.
+
+use crate::contract::Owner;
+use crate::worker::Error;
+use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
+use crate::worker::postgres::landing::Landing;
+use crate::worker::postgres::ledger;
+use crate::worker::postgres::model::entry;
+use crate::worker::postgres::remnant::Found;
+use crate::worker::postgres::restore_point::RestoreWriter;
+
+use super::cohort::{Cohort, Sides};
+use super::snapshot;
+
+/// Brings the difference. `restore`, when given, receives the source's rows in the same read.
+pub async fn bring(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    restore: Option<&mut RestoreWriter<'_>>,
+) -> Result<Brought, Error> {
+    let portions = Portion::of_references(&cohort.scope);
+    let ownership = ledger::ownership(&*sides.target, entry::REFERENCE).await?;
+    // After the last cutover the target's own changes are the truth; a later cohort's step leaves them alone.
+    if portions.is_empty() || ownership.owner == Owner::Target {
+        return Ok(Brought::default());
+    }
+    let found = Found::load(&*sides.target).await?;
+    let source = snapshot::of(&mut sides.source).await?;
+    let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
+    landing.pass(&ownership).await?;
+    let bringing = Bringing {
+        source: &source,
+        landing: &landing,
+        scope: &cohort.scope,
+        catalog: &cohort.target_catalog,
+        extra: Extra::KeepUsed { own: found.with_rows() },
+        expected: None,
+    };
+    let brought = bringing.bring(&portions, restore).await?;
+    landing.commit().await?;
+    Ok(brought)
+}

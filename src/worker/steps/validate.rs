@@ -1,0 +1,158 @@
+//! Validate: proves that the target holds what was copied, that its references hold, and that the users' checks agree.
+//! Run by the operator after Copy, and again whenever evidence is too old.
+//! Must read both sides anew by other code than Copy's, and must change nothing.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed};
+use super::copy::{chunks, finished};
+use super::evidence::Evidence;
+use super::{pairs, resume, snapshot};
+use crate::contract::{Finding, QueryPair, Report, ReportResult, exit};
+use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};
+use crate::worker::postgres::keys::{Counts, KeyTable};
+use crate::worker::postgres::ledger;
+use crate::worker::postgres::row::Sum;
+use crate::worker::postgres::{closure, soundness};
+use crate::worker::storage;
+use crate::worker::{Error, Job};
+
+pub async fn run(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
+    resume::run(job, async |job: &Job| attempt(job, checks).await).await
+}
+
+async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
+    let started = Instant::now();
+    let (cohort, mut sides) = Cohort::open(job).await?;
+    let expected = expected(&cohort, &sides).await?;
+    let mut evidence = Evidence::new(job);
+    let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
+    let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
+    findings.extend(rows.findings);
+    findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
+    findings.extend(pairs::compare(&cohort, &mut sides, checks).await?);
+    let result = if findings.is_empty() { ReportResult::Pass } else { ReportResult::Fail };
+    let mut report = cohort.report(&sides, result).await?;
+    report.digest = Some(digest_of(&expected)?);
+    evidence.finish(&mut report).await?;
+    for (name, count) in [
+        ("rows", expected.values().map(|sum| sum.rows).sum()),
+        ("tables", expected.len() as u64),
+        ("checks", checks.len() as u64),
+        ("differences", findings.len() as u64),
+        // What the source wrote since the copy: expected while it keeps moving, and brought by Cutover.
+        ("drift", rows.drift.total()),
+    ] {
+        report.counts.insert(name.into(), signed(count));
+    }
+    report.findings = findings;
+    report.timings.insert("validate".into(), milliseconds(started));
+    Ok(report)
+}
+
+fn digest_of(expected: &BTreeMap<String, Sum>) -> Result<String, Error> {
+    let text = serde_json::to_vec(expected).map_err(|source| Error::Json { what: "the sums of the tables", source })?;
+    Ok(storage::digest(&text))
+}
+
+/// What landed, by table: the sums of all chunks, or of the last difference brought, which covers them all.
+///
+/// A cohort that is not copied whole is refused: Cutover would have to bring it inside the pause.
+pub async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<String, Sum>, Error> {
+    let key = (cohort.subject(), "copy", TOTAL_PART);
+    if let Some(state) = ledger::checkpoint(&*sides.target, key).await? {
+        let brought: Brought =
+            serde_json::from_value(state).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
+        return Ok(brought.tables);
+    }
+    let landed = finished(cohort, sides).await?;
+    if let Some(chunk) =
+        chunks(cohort, sides).await?.iter().find(|chunk| **chunk != NEWBORN_CHUNK && !landed.contains_key(*chunk))
+    {
+        return Err(Error::NotInLedger { what: format!("a copy of chunk {chunk}; Copy comes first") });
+    }
+    let mut sums = BTreeMap::new();
+    for owned in &cohort.scope.owned {
+        sums.insert(owned.table.name.to_string(), Sum::default());
+    }
+    for (table, sum) in landed.into_values().flat_map(|chunk| chunk.tables) {
+        merge_sum(&mut sums, table, sum);
+    }
+    Ok(sums)
+}
+
+#[derive(Default)]
+struct RowsCompared {
+    findings: Vec<Finding>,
+    drift: Counts,
+}
+
+/// Both sides read at once: the target against what landed (strict), the source against the target (drift).
+async fn rows(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    expected: &BTreeMap<String, Sum>,
+    evidence: &mut Evidence<'_>,
+) -> Result<RowsCompared, Error> {
+    let source = snapshot::of(&mut sides.source).await?;
+    let target = snapshot::of(&mut sides.target).await?;
+    let compared = Compared { original: Origin::Database(&source), copy: Origin::Database(&target) };
+    let mut outcome = RowsCompared::default();
+    for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
+        let digests = compared.compare(portion, None).await?;
+        let copied = digests.1.total();
+        cohort.job.progress.advance(copied.rows);
+        let differs = expected.get(&portion.name()) != Some(&copied);
+        if digests.0.agrees_with(&digests.1) && !differs {
+            continue;
+        }
+        let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
+        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
+        if differs {
+            evidence.keys(&target, &keys).await?;
+            outcome.findings.push(blocker(
+                "RowsDiffer",
+                &portion.name(),
+                format!(
+                    "The target does not hold the rows that were copied; the evidence file lists the {} keys that differ from the source.",
+                    counts.total()
+                ),
+            ));
+        } else {
+            outcome.drift.merge(counts);
+        }
+    }
+    Ok(outcome)
+}
+
+/// Closure of the cohort's rows and of whole tables, constraints out of force, sequences behind.
+async fn references(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    evidence: &mut Evidence<'_>,
+) -> Result<Vec<Finding>, Error> {
+    let target = snapshot::of(&mut sides.target).await?;
+    let catalogue = (&cohort.scope, &cohort.target_catalog);
+    let mut violations = closure::of_entry(&target, catalogue, cohort.entry, None).await?;
+    violations.extend(closure::of_whole_tables(&target, catalogue).await?);
+    let mut findings = Vec::new();
+    for violation in &violations {
+        evidence.violation(&target, violation).await?;
+        let finding = violation.finding();
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+    findings.extend(soundness::out_of_force(&target, &cohort.scope).await?);
+    findings.extend(soundness::sequences_behind(&target, catalogue).await?);
+    Ok(findings)
+}
+
+/// Ends a step with what was found, if anything was.
+pub fn refuse(findings: Vec<Finding>) -> Result<(), Error> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused { exit: exit::DATA_DIFFERS, findings })
+}
