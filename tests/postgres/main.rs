@@ -2,6 +2,7 @@
 
 mod assess;
 mod base;
+mod ending;
 mod fence;
 mod job;
 mod prepare;

@@ -2,11 +2,14 @@
 
 pub mod assess;
 mod audit;
+pub mod cleanup;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
 pub mod discard;
+mod ending;
 pub mod evidence;
+pub mod finalize;
 pub mod freeze;
 pub mod newborn;
 pub mod pairs;
@@ -15,6 +18,7 @@ pub mod references;
 pub mod removal;
 pub mod reopen;
 pub mod reporting;
+pub mod reset;
 pub mod resume;
 pub mod return_;
 pub mod select;
