@@ -76,7 +76,7 @@ impl Fault {
             "3D000" | "3F000" => exit::MISCONFIGURED,
             "42P01" => exit::INPUT_MISSING,
             _ => match state.get(..2).unwrap_or_default() {
-                "22" | "23" => exit::DATA_DIFFERS,
+                "22" | "23" | "2B" => exit::DATA_DIFFERS,
                 "28" => exit::NOT_PERMITTED,
                 "42" | "0A" => exit::MISCONFIGURED,
                 _ => exit::TRY_AGAIN,

@@ -231,6 +231,9 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
         Task::Assess {} => steps::assess::run(job).await,
         Task::Prepare {} => steps::prepare::run(job).await,
+        Task::Finalize {} => steps::finalize::run(job).await,
+        Task::Reset {} => steps::reset::run(job).await,
+        Task::Cleanup {} => steps::cleanup::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
         Task::Backup { includes } => steps::backup::run(job, includes).await,
         Task::VerifyBackup { backup } => steps::verify_backup::run(job, backup).await,

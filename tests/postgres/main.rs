@@ -3,6 +3,7 @@
 mod assess;
 mod backup;
 mod base;
+mod ending;
 mod fence;
 mod job;
 mod moving;
