@@ -2,6 +2,7 @@
 
 mod backup;
 mod base;
+mod check;
 mod fence;
 mod moving;
 mod server;

@@ -118,44 +118,43 @@ mod tests {
 
     use super::*;
 
-proptest! {
+    proptest! {
+        #[test]
+        fn the_map_knows_what_was_put_into_it_whatever_the_order_and_density(
+            keys in prop::collection::vec(prop_oneof![
+                4 => -2000_i64..2000,
+                1 => any::<i64>(),
+                1 => prop::sample::select(vec![i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 0]),
+                2 => (0_i64..200_000).prop_map(|n| 5_000_000 - n),
+            ], 0..80),
+        ) {
+            let mut map = KeyMap::default();
+            let mut model = BTreeMap::new();
+            for (n, key) in keys.iter().enumerate() {
+                let partition = u16::try_from(n % 1000).unwrap();
+                map.insert(Key::Integer(*key), partition);
+                model.insert(*key, partition);
+            }
+            for key in keys.iter().flat_map(|key| [key.saturating_sub(1), *key, key.saturating_add(1)]) {
+                prop_assert_eq!(map.get(Key::Integer(key)), model.get(&key).copied());
+            }
+            prop_assert_eq!(map.get(Key::Hash([1; 16])), None);
+        }
+    }
+
     #[test]
-    fn the_map_knows_what_was_put_into_it_whatever_the_order_and_density(
-        keys in prop::collection::vec(prop_oneof![
-            4 => -2000_i64..2000,
-            1 => any::<i64>(),
-            1 => prop::sample::select(vec![i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 0]),
-            2 => (0_i64..200_000).prop_map(|n| 5_000_000 - n),
-        ], 0..80),
-    ) {
+    fn dense_keys_take_two_bytes_each_and_sparse_ones_leave_the_array() {
         let mut map = KeyMap::default();
-        let mut model = BTreeMap::new();
-        for (n, key) in keys.iter().enumerate() {
-            let partition = u16::try_from(n % 1000).unwrap();
-            map.insert(Key::Integer(*key), partition);
-            model.insert(*key, partition);
+        for key in 1..=500_000 {
+            map.insert(Key::Integer(key), 3);
         }
-        for key in keys.iter().flat_map(|key| [key.saturating_sub(1), *key, key.saturating_add(1)]) {
-            prop_assert_eq!(map.get(Key::Integer(key)), model.get(&key).copied());
-        }
-        prop_assert_eq!(map.get(Key::Hash([1; 16])), None);
+        let KeyMap::Dense { slots, .. } = &map else {
+            panic!("dense keys belong into the array");
+        };
+        assert_eq!(slots.len(), 500_000);
+        map.insert(Key::Integer(1 << 60), 4);
+        assert!(matches!(&map, KeyMap::Sparse(map) if map.len() == 500_001));
+        assert_eq!(map.get(Key::Integer(77)), Some(3));
+        assert_eq!(map.get(Key::Integer(1 << 60)), Some(4));
     }
-}
-
-#[test]
-fn dense_keys_take_two_bytes_each_and_sparse_ones_leave_the_array() {
-    let mut map = KeyMap::default();
-    for key in 1..=500_000 {
-        map.insert(Key::Integer(key), 3);
-    }
-    let KeyMap::Dense { slots, .. } = &map else {
-        panic!("dense keys belong into the array");
-    };
-    assert_eq!(slots.len(), 500_000);
-    map.insert(Key::Integer(1 << 60), 4);
-    assert!(matches!(&map, KeyMap::Sparse(map) if map.len() == 500_001));
-    assert_eq!(map.get(Key::Integer(77)), Some(3));
-    assert_eq!(map.get(Key::Integer(1 << 60)), Some(4));
-}
-
 }

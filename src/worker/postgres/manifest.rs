@@ -132,7 +132,11 @@ impl Manifest {
             Err(StorageError::Missing { path }) => {
                 return Err(Error::refused(
                     exit::INPUT_MISSING,
-                    blocker("BackupMissing", &path, "The backup's manifest is not in storage; take a new backup."),
+                    blocker(
+                        "BackupMissing",
+                        &path,
+                        "The backup's manifest is not in storage; take a new backup.",
+                    ),
                 ));
             }
             read => read?,
@@ -151,7 +155,9 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(&bytes)
             .map_err(|_| altered("The manifest cannot be read. Take a new backup."))?;
         if manifest.v != VERSION {
-            return Err(altered("The manifest is of a version that this release does not know."));
+            return Err(altered(
+                "The manifest is of a version that this release does not know.",
+            ));
         }
         Ok(manifest)
     }

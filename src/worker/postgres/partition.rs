@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::identifier::TableName;
-use super::model::{Scope, Table};
 use super::key_map::KeyMap;
+use super::model::{Scope, Table};
 use super::routing_key::{Key, KeyType};
 use super::row::{Field, RowError, RowFormat, fields};
 
@@ -112,9 +112,14 @@ impl Routed {
     fn key(&self, names: &[String]) -> Option<KeyColumns> {
         let mut found = KeyColumns::default();
         for name in names {
-            let place = self.columns.iter().position(|column| column.name == *name)?;
+            let place = self
+                .columns
+                .iter()
+                .position(|column| column.name == *name)?;
             found.places.push(place);
-            found.types.push(KeyType::of(&self.columns[place].type_name));
+            found
+                .types
+                .push(KeyType::of(&self.columns[place].type_name));
         }
         Some(found)
     }

@@ -86,7 +86,14 @@ impl SandboxError {
 
 /// The folder of the newest PostgreSQL programs on this machine.
 pub fn programs() -> Result<PathBuf, SandboxError> {
-    const NEEDED: [&str; 6] = ["initdb", "postgres", "pg_ctl", "psql", "pg_dump", "pg_restore"];
+    const NEEDED: [&str; 6] = [
+        "initdb",
+        "postgres",
+        "pg_ctl",
+        "psql",
+        "pg_dump",
+        "pg_restore",
+    ];
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for (root, prefix) in [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")] {
         let Ok(entries) = std::fs::read_dir(root) else {

@@ -96,7 +96,9 @@ impl Spool {
             stored.push(StoredPart {
                 partition,
                 sum: part.sum,
-                file: self.store_part(storage, &path(partition), (partition, &part)).await?,
+                file: self
+                    .store_part(storage, &path(partition), (partition, &part))
+                    .await?,
             });
         }
         Ok(stored)

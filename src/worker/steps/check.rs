@@ -38,7 +38,10 @@ pub async fn sql(
         timeout_seconds.max(1),
         quote_literal(cohort)
     );
-    transaction.batch_execute(&settings).await.map_err(failed())?;
+    transaction
+        .batch_execute(&settings)
+        .await
+        .map_err(failed())?;
     let texts = first_column(&transaction, query).await.map_err(failed())?;
     // Never committed: whatever the query opened or locked ends here.
     transaction.rollback().await.map_err(failed())?;
@@ -46,7 +49,9 @@ pub async fn sql(
     for text in texts.iter().flatten() {
         report.values.push(number(text)?);
     }
-    report.counts.insert("rows".into(), signed(texts.len() as u64));
+    report
+        .counts
+        .insert("rows".into(), signed(texts.len() as u64));
     report.timings.insert("query".into(), milliseconds(started));
     Ok(report)
 }
@@ -63,7 +68,9 @@ async fn first_column(
     Ok(messages
         .iter()
         .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.try_get(0).ok().flatten().map(ToOwned::to_owned)),
+            SimpleQueryMessage::Row(row) => {
+                Some(row.try_get(0).ok().flatten().map(ToOwned::to_owned))
+            }
             _ => None,
         })
         .collect())
@@ -102,7 +109,8 @@ pub async fn integrity(job: &Job) -> Result<Report, Error> {
         .transaction()
         .await
         .map_err(Error::database("begin the integrity check"))?;
-    let violations = closure::of_entry(&transaction, (&scope, &catalog), ownership.entry, None).await?;
+    let violations =
+        closure::of_entry(&transaction, (&scope, &catalog), ownership.entry, None).await?;
     // Locks that a landing would need are given back; nothing was written.
     transaction
         .rollback()
@@ -110,7 +118,10 @@ pub async fn integrity(job: &Job) -> Result<Report, Error> {
         .map_err(Error::database("end the integrity check"))?;
     let rows: u64 = violations.iter().map(|violation| violation.rows).sum();
     let mut report = Report::new(ReportResult::Pass);
-    #[expect(clippy::cast_precision_loss, reason = "a count of violations far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a count of violations far below 2^52"
+    )]
     report.values.push(rows as f64);
     report.counts.insert("violations".into(), signed(rows));
     // The operator's trigger judges; as findings of a measurement they only inform.
@@ -123,6 +134,8 @@ pub async fn integrity(job: &Job) -> Result<Report, Error> {
         .collect();
     report.owner = Some(ownership.owner);
     report.epoch = Some(ownership.epoch);
-    report.timings.insert("integrity".into(), milliseconds(started));
+    report
+        .timings
+        .insert("integrity".into(), milliseconds(started));
     Ok(report)
 }

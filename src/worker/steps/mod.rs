@@ -1,6 +1,8 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
 pub mod backup;
+mod backup_include;
+mod backup_place;
 pub mod check;
 pub mod cohort;
 pub mod copy;

@@ -11,7 +11,9 @@ use super::cohort::{milliseconds, signed};
 use crate::contract::{EvidenceRef, Finding, Report, ReportResult, Severity};
 use crate::worker::error::Fault;
 use crate::worker::postgres::identifier::{TableName, quote_identifier, quote_literal};
-use crate::worker::postgres::manifest::{Manifest, PartitionFile, SchemaFact, TableBackup, blocker};
+use crate::worker::postgres::manifest::{
+    Manifest, PartitionFile, SchemaFact, TableBackup, blocker,
+};
 use crate::worker::postgres::relay::{Batches, head, tail};
 use crate::worker::postgres::restore::{PartReader, copy_target, findings_of};
 use crate::worker::postgres::row::{Framing, RowError, Sum, row_hash};
@@ -53,7 +55,9 @@ pub async fn run(job: &Job, backup: &EvidenceRef) -> Result<Report, Error> {
     } = trial;
     findings.sort_by_key(|finding| finding.severity);
     let mut report = report(backup, &manifest, findings);
-    report.timings.insert("verify".into(), milliseconds(started));
+    report
+        .timings
+        .insert("verify".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -94,8 +98,12 @@ struct Trial<'j> {
 
 impl Trial<'_> {
     async fn run(&mut self) -> Result<(), Error> {
-        let pre_data = self.small_file(&self.manifest.schema.pre_data.clone()).await?;
-        let post_data = self.small_file(&self.manifest.schema.post_data.clone()).await?;
+        let pre_data = self
+            .small_file(&self.manifest.schema.pre_data.clone())
+            .await?;
+        let post_data = self
+            .small_file(&self.manifest.schema.post_data.clone())
+            .await?;
         for include in self.manifest.includes.clone() {
             for file in &include.files {
                 self.small_file(file).await?;
@@ -133,7 +141,9 @@ impl Trial<'_> {
             Ok(bytes) if crate::worker::storage::digest(&bytes) == file.digest => {
                 return Ok(Some(bytes.to_vec()));
             }
-            Ok(_) | Err(StorageError::TooLarge { .. }) => ("BackupFileDamaged", "is damaged: its digest differs"),
+            Ok(_) | Err(StorageError::TooLarge { .. }) => {
+                ("BackupFileDamaged", "is damaged: its digest differs")
+            }
             Err(StorageError::Missing { .. }) => ("BackupFileMissing", "is not in storage"),
             Err(error) => return Err(error.into()),
         };
@@ -164,7 +174,9 @@ impl Trial<'_> {
                 "do $$ begin create role {}; exception when duplicate_object then null; end $$",
                 quote_identifier(role)
             );
-            session.run("create the roles that the schema names", &create).await?;
+            session
+                .run("create the roles that the schema names", &create)
+                .await?;
         }
         Ok(())
     }
@@ -193,18 +205,28 @@ impl Trial<'_> {
         }
         let mut whole = true;
         for file in &table.files {
-            session.run("mark the beginning of a file", "savepoint file").await?;
+            session
+                .run("mark the beginning of a file", "savepoint file")
+                .await?;
             match self.load(session, table, file).await {
-                Ok(()) => session.run("keep a file's rows", "release savepoint file").await?,
+                Ok(()) => {
+                    session
+                        .run("keep a file's rows", "release savepoint file")
+                        .await?
+                }
                 Err(Error::Refused { findings, .. }) => {
                     whole = false;
                     self.findings.extend(findings);
-                    session.run("drop a file's rows", "rollback to savepoint file").await?;
+                    session
+                        .run("drop a file's rows", "rollback to savepoint file")
+                        .await?;
                 }
                 Err(error) if session.is_closed() => return Err(error),
                 Err(error) => {
                     whole = false;
-                    session.run("drop a file's rows", "rollback to savepoint file").await?;
+                    session
+                        .run("drop a file's rows", "rollback to savepoint file")
+                        .await?;
                     self.not_restored(&name, error)?;
                 }
             }
@@ -262,7 +284,10 @@ impl Trial<'_> {
         if landed == rows {
             return Ok(());
         }
-        let message = format!("The sandbox took {landed} of the {rows} rows of {}.", file.file.path);
+        let message = format!(
+            "The sandbox took {landed} of the {rows} rows of {}.",
+            file.file.path
+        );
         let finding = blocker("RowsLost", &table.name().to_string(), message);
         Err(Error::refused(crate::contract::exit::DATA_DIFFERS, finding))
     }
@@ -320,7 +345,11 @@ impl Trial<'_> {
                 Err(error) => Err(error),
             };
             let problem = match restored {
-                Ok(state) if (state.last, state.called) == (backup.last_value, backup.is_called) => continue,
+                Ok(state)
+                    if (state.last, state.called) == (backup.last_value, backup.is_called) =>
+                {
+                    continue;
+                }
                 Ok(_) => "its value differs from the backup's".to_owned(),
                 Err(Error::Database { source, .. }) => source.to_string(),
                 Err(error) => return Err(error),
@@ -340,12 +369,15 @@ impl Trial<'_> {
             .map(|fact| (key_of(&fact), fact))
             .collect();
         // Another release may print the same definition differently.
-        let same_release = self.manifest.server_version / 10_000 == session.server_version() / 10_000;
+        let same_release =
+            self.manifest.server_version / 10_000 == session.server_version() / 10_000;
         let ours: Vec<TableName> = self.manifest.tables.iter().map(TableBackup::name).collect();
         for fact in &self.manifest.schema.facts {
             let problem = match restored.get(&key_of(fact)) {
                 None => "is missing after the restore",
-                Some(found) if fact.in_force && !found.in_force => "is not in force after the restore",
+                Some(found) if fact.in_force && !found.in_force => {
+                    "is not in force after the restore"
+                }
                 Some(found) if same_release && found.definition != fact.definition => {
                     "has another definition after the restore"
                 }
@@ -383,10 +415,11 @@ impl Trial<'_> {
                 source: Fault::from(error),
             })?;
         let behind = soundness::sequences_behind(&transaction, (&scope, &catalog)).await?;
-        self.findings.extend(behind.into_iter().map(|finding| Finding {
-            severity: Severity::Warning,
-            ..finding
-        }));
+        self.findings
+            .extend(behind.into_iter().map(|finding| Finding {
+                severity: Severity::Warning,
+                ..finding
+            }));
         Ok(())
     }
 }
