@@ -82,6 +82,24 @@ pub struct StepInput {
     pub task: Task,
 }
 
+/// What a check's own container finds in [`STEP_ENV`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckInput {
+    /// [`VERSION`].
+    pub v: u32,
+    pub migration: Identity,
+    /// Absent for a check of the migration itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort: Option<Identity>,
+    /// As in [`StepInput`].
+    pub attempt: i64,
+    /// As in [`StepInput`].
+    pub epoch: i64,
+    /// The check's name.
+    pub check: String,
+}
+
 /// A Kubernetes object, by the three things that identify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -279,11 +297,7 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The evidence file, below the storage root.
-    #[serde(
-        default,
-        rename = "evidenceURI",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "evidenceURI", skip_serializing_if = "Option::is_none")]
     pub evidence_uri: Option<String>,
     /// Milliseconds by name, such as `pause`, `drain`, `copy`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -355,11 +369,7 @@ pub struct Progress {
 impl Report {
     /// A report without findings.
     pub fn new(result: ReportResult) -> Self {
-        Self {
-            v: VERSION,
-            result,
-            ..Self::default()
-        }
+        Self { v: VERSION, result, ..Self::default() }
     }
 
     /// The report as JSON that fits [`MAX_REPORT_BYTES`]: findings are dropped from the end, and counted, until it does.
@@ -377,16 +387,11 @@ impl Report {
 
     /// Reads a termination message; `None` when it is not a report of a version we know.
     pub fn from_termination_message(text: &str) -> Option<Self> {
-        serde_json::from_str::<Self>(text)
-            .ok()
-            .filter(|report| report.v == VERSION)
+        serde_json::from_str::<Self>(text).ok().filter(|report| report.v == VERSION)
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature serde asks for"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -400,11 +405,7 @@ mod tests {
         let mut report = Report::new(ReportResult::Fail);
         for n in 0..200 {
             report.findings.push(Finding {
-                severity: if n == 199 {
-                    Severity::Blocker
-                } else {
-                    Severity::Info
-                },
+                severity: if n == 199 { Severity::Blocker } else { Severity::Info },
                 code: "PrimaryKeyMissing".into(),
                 object: format!("public.table_{n}"),
                 message: "The table has no primary key; declare one.".into(),
@@ -419,10 +420,7 @@ mod tests {
 
     #[test]
     fn a_message_of_another_version_is_not_a_report() {
-        assert_eq!(
-            Report::from_termination_message(r#"{"v":2,"result":"pass"}"#),
-            None
-        );
+        assert_eq!(Report::from_termination_message(r#"{"v":2,"result":"pass"}"#), None);
         assert_eq!(Report::from_termination_message("Killed"), None);
     }
 }

@@ -1,1 +1,27 @@
+//! What should happen next: pure, total functions of what was observed and of the time that is passed in.
+//! Called by `controller/`. Must not know a client, tokio, a clock, the environment, or Kubernetes workload objects.
 
+pub mod admission;
+pub mod approval;
+pub mod attempt;
+pub mod check;
+pub mod cohort;
+mod cohort_status;
+pub mod command;
+pub mod conditions;
+pub mod decision;
+pub mod digest;
+pub mod hold;
+pub mod migration;
+mod migration_status;
+pub mod names;
+pub mod observed;
+mod pass;
+pub mod record;
+pub mod retreat;
+pub mod revert;
+pub mod routes;
+pub mod step;
+pub mod task;
+pub mod trigger;
+pub mod verdict;

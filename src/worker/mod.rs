@@ -43,10 +43,7 @@ pub struct Mounts {
 
 impl Default for Mounts {
     fn default() -> Self {
-        Self {
-            include: INCLUDE_MOUNT.into(),
-            scratch: SCRATCH_MOUNT.into(),
-        }
+        Self { include: INCLUDE_MOUNT.into(), scratch: SCRATCH_MOUNT.into() }
     }
 }
 
@@ -89,10 +86,7 @@ impl Job {
 
     /// Opens the storage; steps that need none must not fail for it.
     pub fn storage(&self) -> Result<Storage, Error> {
-        Ok(Storage::open(
-            &self.input.storage,
-            &self.storage_credentials,
-        )?)
+        Ok(Storage::open(&self.input.storage, &self.storage_credentials)?)
     }
 
     /// Opens a session on which the server refuses every write.
@@ -105,10 +99,7 @@ impl Job {
             Side::Source => (&self.source_uri, "source"),
             Side::Target => (&self.target_uri, "target"),
         };
-        uri.as_deref().ok_or_else(|| Error::Uri {
-            side: name,
-            reason: "it was not given to this step".into(),
-        })
+        uri.as_deref().ok_or_else(|| Error::Uri { side: name, reason: "it was not given to this step".into() })
     }
 
     fn purpose(&self, side: Side) -> Purpose {
@@ -121,9 +112,7 @@ impl Job {
 
     /// The cohort of a cohort's step.
     pub fn cohort(&self) -> Result<&Identity, Error> {
-        self.input.cohort.as_ref().ok_or_else(|| Error::Input {
-            reason: format!("{} needs a cohort", self.step()),
-        })
+        self.input.cohort.as_ref().ok_or_else(|| Error::Input { reason: format!("{} needs a cohort", self.step()) })
     }
 
     /// The uid of the cohort, or of the migration in its own steps: the subject of tokens, checkpoints and reports.
@@ -140,13 +129,8 @@ impl Job {
     /// Reads a side's catalogue and what of it belongs to the dataset; blockers end the step.
     pub async fn scope(&self, session: &Session) -> Result<(Catalog, Scope), Error> {
         let catalog = postgres::catalog::read_catalog(session).await?;
-        let scope =
-            postgres::scope::resolve(&self.input.dataset, &catalog).map_err(|findings| {
-                Error::Refused {
-                    exit: exit::DATA_DIFFERS,
-                    findings,
-                }
-            })?;
+        let scope = postgres::scope::resolve(&self.input.dataset, &catalog)
+            .map_err(|findings| Error::Refused { exit: exit::DATA_DIFFERS, findings })?;
         Ok((catalog, scope))
     }
 }
@@ -165,12 +149,8 @@ pub async fn run(settings: Settings) -> i32 {
 
 async fn finish(job: &Job) -> (i32, Report) {
     if job.input.v != VERSION {
-        let error = Error::Input {
-            reason: format!(
-                "version {} of the input is unknown, expected {VERSION}",
-                job.input.v
-            ),
-        };
+        let error =
+            Error::Input { reason: format!("version {} of the input is unknown, expected {VERSION}", job.input.v) };
         return failure(&error);
     }
     match stored_report(job).await {
@@ -229,9 +209,7 @@ async fn stored_report(job: &Job) -> Result<Option<(i32, Report)>, Error> {
     }
     let target = job.target().await?;
     match ledger::owner_of(&target).await? {
-        Some(owner) if owner.uid == job.input.migration.uid => {
-            ledger::report(&*target, job.attempt_key()).await
-        }
+        Some(owner) if owner.uid == job.input.migration.uid => ledger::report(&*target, job.attempt_key()).await,
         _ => Ok(None),
     }
 }
@@ -251,13 +229,12 @@ async fn store_report(job: &Job, code: i32, report: &Report) -> Result<(), Error
 
 async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
+        Task::Assess {} => steps::assess::run(job).await,
+        Task::Prepare {} => steps::prepare::run(job).await,
+        Task::Select { selection } => steps::select::run(job, selection).await,
         Task::Backup { includes } => steps::backup::run(job, includes).await,
         Task::VerifyBackup { backup } => steps::verify_backup::run(job, backup).await,
-        Task::SqlCheck {
-            side,
-            query,
-            timeout_seconds,
-        } => steps::check::sql(job, *side, query, *timeout_seconds).await,
+        Task::SqlCheck { side, query, timeout_seconds } => steps::check::sql(job, *side, query, *timeout_seconds).await,
         Task::IntegrityCheck {} => steps::check::integrity(job).await,
         Task::Copy {} => steps::copy::run(job).await,
         Task::Validate { checks } => steps::validate::run(job, checks).await,
@@ -267,19 +244,13 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
         Task::Return {} => steps::return_::run(job).await,
         Task::Verify {} => steps::verify::run(job).await,
         Task::Reopen {} => steps::reopen::run(job).await,
-        other => Err(Error::Input {
-            reason: format!("this build has no step {}", other.name()),
-        }),
+        other => Err(Error::Input { reason: format!("this build has no step {}", other.name()) }),
     }
 }
 
 /// Written whole or not at all where the path allows it; the kubelet reads it after the container has ended.
 fn write_report(path: &Path, report: &Report) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(report.to_termination_message().as_bytes())?;
     file.flush()
 }

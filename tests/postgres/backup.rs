@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use godwit::contract::{
-    self, Dataset, EvidenceRef, Finding, OwnerPath, Report, ReportResult, Severity, Side,
-    StepInput, Storage, Task, exit,
+    self, Dataset, EvidenceRef, Finding, OwnerPath, Report, ReportResult, Severity, Side, StepInput, Storage, Task,
+    exit,
 };
 use godwit::worker::postgres::manifest::Manifest;
 use godwit::worker::postgres::restore;
@@ -45,10 +45,7 @@ fn dataset() -> Dataset {
     Dataset {
         root_table: "public.account".into(),
         root_key: "id".into(),
-        owners: vec![OwnerPath {
-            table: "public.deal_contact".into(),
-            via: vec!["deal_id".into()],
-        }],
+        owners: vec![OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }],
         ..Dataset::default()
     }
 }
@@ -70,8 +67,7 @@ impl World {
             include: folder().unwrap(),
         };
         // The sandbox runs as another user when the test is root.
-        std::fs::set_permissions(world.scratch.path(), std::fs::Permissions::from_mode(0o711))
-            .unwrap();
+        std::fs::set_permissions(world.scratch.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         world
     }
 
@@ -83,12 +79,7 @@ impl World {
     }
 
     fn job(&self, task: Task, attempt: i64) -> Job {
-        job(
-            &self.pair.source_uri,
-            self.storage.path(),
-            (self.scratch.path(), self.include.path()),
-            (task, attempt),
-        )
+        job(&self.pair.source_uri, self.storage.path(), (self.scratch.path(), self.include.path()), (task, attempt))
     }
 
     async fn back_up(&self, attempt: i64) -> Result<Report, Error> {
@@ -98,12 +89,7 @@ impl World {
 
     async fn verify(&self, report: &Report) -> Result<Report, Error> {
         let backup = evidence(report);
-        let job = self.job(
-            Task::VerifyBackup {
-                backup: backup.clone(),
-            },
-            1,
-        );
+        let job = self.job(Task::VerifyBackup { backup: backup.clone() }, 1);
         steps::verify_backup::run(&job, &backup).await
     }
 
@@ -135,12 +121,7 @@ impl World {
     }
 }
 
-fn job(
-    source: &str,
-    storage: &Path,
-    (scratch, include): (&Path, &Path),
-    (task, attempt): (Task, i64),
-) -> Job {
+fn job(source: &str, storage: &Path, (scratch, include): (&Path, &Path), (task, attempt): (Task, i64)) -> Job {
     let mut job = Job::new(&Settings {
         input: StepInput {
             v: contract::VERSION,
@@ -157,43 +138,29 @@ fn job(
         storage_credentials: Credentials::default(),
         termination_path: "/dev/null".into(),
     });
-    job.mounts = Mounts {
-        include: include.to_owned(),
-        scratch: scratch.to_owned(),
-    };
+    job.mounts = Mounts { include: include.to_owned(), scratch: scratch.to_owned() };
     job
 }
 
 fn evidence(report: &Report) -> EvidenceRef {
-    EvidenceRef {
-        uri: report.evidence_uri.clone().unwrap(),
-        digest: report.digest.clone().unwrap(),
-    }
+    EvidenceRef { uri: report.evidence_uri.clone().unwrap(), digest: report.digest.clone().unwrap() }
 }
 
 fn blockers(report: &Report) -> Vec<&Finding> {
-    report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Blocker)
-        .collect()
+    report.findings.iter().filter(|finding| finding.severity == Severity::Blocker).collect()
 }
 
 #[tokio::test]
 async fn a_backup_of_every_kind_of_table_passes_its_test_restore() {
     let world = World::hostile();
     let before = world.pair.session(Side::Source).await;
-    let written =
-        "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_catalog.pg_stat_user_tables";
+    let written = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_catalog.pg_stat_user_tables";
     let writes = before.number("count writes", written).await.unwrap();
     let report = world.back_up(1).await.unwrap();
     assert_eq!(report.result, ReportResult::Pass);
     let manifest = world.manifest(&report);
-    let rows: BTreeMap<String, u64> = manifest
-        .tables
-        .iter()
-        .map(|table| (table.name().to_string(), table.sum.rows))
-        .collect();
+    let rows: BTreeMap<String, u64> =
+        manifest.tables.iter().map(|table| (table.name().to_string(), table.sum.rows)).collect();
     assert_eq!(rows["public.account"], 100);
     assert_eq!(rows["public.currency"], 2);
     assert_eq!(rows["public.Activity Log"], 200);
@@ -205,35 +172,19 @@ async fn a_backup_of_every_kind_of_table_passes_its_test_restore() {
     assert_eq!(verified.findings, [], "not even a warning");
     assert_eq!(verified.counts["rows"], report.counts["rows"]);
     assert_eq!(std::fs::read_dir(world.scratch.path()).unwrap().count(), 0);
-    assert_eq!(
-        before.number("count writes", written).await.unwrap(),
-        writes
-    );
+    assert_eq!(before.number("count writes", written).await.unwrap(), writes);
 }
 
 #[tokio::test]
 async fn rows_that_reach_no_customer_are_kept_apart_and_reported() {
     let world = World::hostile();
     let report = world.back_up(1).await.unwrap();
-    let warned: Vec<(&str, &str)> = report
-        .findings
-        .iter()
-        .map(|finding| (finding.code.as_str(), finding.object.as_str()))
-        .collect();
-    assert_eq!(
-        warned,
-        [
-            ("RowsWithoutCustomer", "public.note"),
-            ("RowsWithoutCustomer", "public.attachment")
-        ]
-    );
+    let warned: Vec<(&str, &str)> =
+        report.findings.iter().map(|finding| (finding.code.as_str(), finding.object.as_str())).collect();
+    assert_eq!(warned, [("RowsWithoutCustomer", "public.note"), ("RowsWithoutCustomer", "public.attachment")]);
     assert_eq!(report.counts["rowsWithoutCustomer"], 20);
     let manifest = world.manifest(&report);
-    let note = manifest
-        .tables
-        .iter()
-        .find(|table| table.name().name == "note")
-        .unwrap();
+    let note = manifest.tables.iter().find(|table| table.name().name == "note").unwrap();
     assert_eq!((note.sum.rows, note.without_customer), (100, 10));
     let unowned = note.files.last().unwrap();
     assert!(unowned.file.path.ends_with("/public.note/unowned.copy"));
@@ -245,11 +196,7 @@ async fn verdict_after(damage: impl Fn(&mut Vec<u8>), table: &str) -> (String, R
     let world = World::new(CRM);
     let report = world.back_up(1).await.unwrap();
     let manifest = world.manifest(&report);
-    let backup = manifest
-        .tables
-        .iter()
-        .find(|it| it.name().to_string() == table)
-        .unwrap();
+    let backup = manifest.tables.iter().find(|it| it.name().to_string() == table).unwrap();
     let stored = backup.files[0].file.path.clone();
     let path = world.path(&stored);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -261,9 +208,8 @@ async fn verdict_after(damage: impl Fn(&mut Vec<u8>), table: &str) -> (String, R
 fn names_table_and_file(report: &Report, table: &str, file: &str) {
     assert_eq!(report.result, ReportResult::Fail);
     let found = blockers(report);
-    let damaged = found
-        .iter()
-        .find(|finding| finding.code == "BackupFileDamaged" || finding.code == "BackupFileMissing");
+    let damaged =
+        found.iter().find(|finding| finding.code == "BackupFileDamaged" || finding.code == "BackupFileMissing");
     let finding = damaged.unwrap_or_else(|| panic!("{found:?}"));
     assert_eq!(finding.object, table);
     assert!(finding.message.contains(file), "{}", finding.message);
@@ -291,8 +237,7 @@ async fn one_changed_byte_in_a_length_fails_the_test_restore() {
 
 #[tokio::test]
 async fn a_truncated_file_fails_the_test_restore() {
-    let (file, report) =
-        verdict_after(|bytes| bytes.truncate(bytes.len() / 2), "public.deal").await;
+    let (file, report) = verdict_after(|bytes| bytes.truncate(bytes.len() / 2), "public.deal").await;
     names_table_and_file(&report, "public.deal", &file);
 }
 
@@ -311,10 +256,7 @@ async fn two_files_with_their_contents_exchanged_fail_the_test_restore() {
     std::fs::rename(&two, &one).unwrap();
     std::fs::rename(&aside, &two).unwrap();
     let report = world.verify(&report).await.unwrap();
-    let objects: HashSet<&str> = blockers(&report)
-        .iter()
-        .map(|finding| finding.object.as_str())
-        .collect();
+    let objects: HashSet<&str> = blockers(&report).iter().map(|finding| finding.object.as_str()).collect();
     assert!(objects.contains("public.deal") && objects.contains("public.line_item"));
 }
 
@@ -351,10 +293,7 @@ async fn an_altered_manifest_is_refused_and_a_missing_one_is_missing_input() {
     let error = world.verify(&report).await.unwrap_err();
     assert_eq!(error.exit_code(), exit::DATA_DIFFERS);
     assert_eq!(error.findings()[0].code, "ManifestAltered");
-    assert_eq!(
-        error.findings()[0].object,
-        report.evidence_uri.clone().unwrap()
-    );
+    assert_eq!(error.findings()[0].object, report.evidence_uri.clone().unwrap());
     std::fs::remove_file(&path).unwrap();
     let error = world.verify(&report).await.unwrap_err();
     assert_eq!(error.exit_code(), exit::INPUT_MISSING);
@@ -370,10 +309,7 @@ async fn a_damaged_schema_file_is_named_together_with_damaged_data() {
     std::fs::remove_file(world.path(&manifest.tables[0].files[0].file.path)).unwrap();
     let report = world.verify(&report).await.unwrap();
     assert_eq!(report.result, ReportResult::Fail);
-    let found: HashSet<&str> = blockers(&report)
-        .iter()
-        .map(|finding| finding.object.as_str())
-        .collect();
+    let found: HashSet<&str> = blockers(&report).iter().map(|finding| finding.object.as_str()).collect();
     assert_eq!(found, HashSet::from([schema.as_str(), "public.account"]));
 }
 
@@ -398,10 +334,9 @@ async fn a_constraint_that_the_restored_rows_break_fails_the_test_restore() {
 #[tokio::test]
 async fn writes_during_the_backup_do_not_break_its_consistency() {
     let world = World::new(CRM);
-    world.pair.psql(
-        Side::Source,
-        "insert into contact (account_id) select 1 + i % 100 from generate_series(1, 30000) i",
-    );
+    world
+        .pair
+        .psql(Side::Source, "insert into contact (account_id) select 1 + i % 100 from generate_series(1, 30000) i");
     let writer = world.pair.application(Side::Source, "postgres").await;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -426,11 +361,7 @@ async fn writes_during_the_backup_do_not_break_its_consistency() {
     let report = world.back_up(1).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     assert!(writing.await.unwrap() > 20, "the writer hardly wrote");
-    assert_eq!(
-        report.findings,
-        [],
-        "no row lost its customer between two reads"
-    );
+    assert_eq!(report.findings, [], "no row lost its customer between two reads");
     let verified = world.verify(&report).await.unwrap();
     assert_eq!(blockers(&verified), Vec::<&Finding>::new());
 }
@@ -440,9 +371,7 @@ async fn the_same_attempt_reports_the_same_backup_again_and_writes_nothing() {
     let world = World::new(CRM);
     let first = world.back_up(3).await.unwrap();
     let files = world.stored_files();
-    world
-        .pair
-        .psql(Side::Source, "insert into account (name) values ('later')");
+    world.pair.psql(Side::Source, "insert into account (name) values ('later')");
     // It does not even need the source.
     let mut job = world.job(Task::Backup { includes: vec![] }, 3);
     job.source_uri = None;
@@ -469,33 +398,18 @@ async fn includes_are_copied_and_a_missing_one_is_missing_input() {
     std::fs::write(config.join("..2026_data/app.yaml"), "a: 1").unwrap();
     std::os::unix::fs::symlink("..2026_data/app.yaml", config.join("app.yaml")).unwrap();
     let includes = vec!["config".to_owned()];
-    let job = world.job(
-        Task::Backup {
-            includes: includes.clone(),
-        },
-        1,
-    );
+    let job = world.job(Task::Backup { includes: includes.clone() }, 1);
     let report = steps::backup::run(&job, &includes).await.unwrap();
     let include = &world.manifest(&report).includes[0];
     assert_eq!(include.files.len(), 1);
-    assert_eq!(
-        std::fs::read_to_string(world.path(&include.files[0].path)).unwrap(),
-        "a: 1"
-    );
+    assert_eq!(std::fs::read_to_string(world.path(&include.files[0].path)).unwrap(), "a: 1");
     std::fs::write(world.path(&include.files[0].path), "a: 2").unwrap();
     let verified = world.verify(&report).await.unwrap();
     assert_eq!(blockers(&verified)[0].object, include.files[0].path);
 
-    for (name, code) in [
-        ("workflows", exit::INPUT_MISSING),
-        ("../config", exit::MISCONFIGURED),
-    ] {
-        let error = steps::backup::run(
-            &world.job(Task::Backup { includes: vec![] }, 2),
-            &[name.to_owned()],
-        )
-        .await
-        .unwrap_err();
+    for (name, code) in [("workflows", exit::INPUT_MISSING), ("../config", exit::MISCONFIGURED)] {
+        let error =
+            steps::backup::run(&world.job(Task::Backup { includes: vec![] }, 2), &[name.to_owned()]).await.unwrap_err();
         assert_eq!(error.exit_code(), code);
     }
 }
@@ -511,12 +425,7 @@ async fn child_that_backs_up() {
         panic!("source|storage|scratch");
     };
     let (storage, scratch) = (Path::new(storage), Path::new(scratch));
-    let job = job(
-        source,
-        storage,
-        (scratch, scratch),
-        (Task::Backup { includes: vec![] }, 1),
-    );
+    let job = job(source, storage, (scratch, scratch), (Task::Backup { includes: vec![] }, 1));
     steps::backup::run(&job, &[]).await.unwrap();
 }
 
@@ -527,16 +436,10 @@ async fn a_backup_killed_in_the_middle_leaves_nothing_that_looks_complete() {
         Side::Source,
         "insert into line_item (deal_id, product) select 1 + i % 200, repeat('p', 100) from generate_series(1, 200000) i",
     );
-    let (storage, scratch) = (
-        world.storage.path().display(),
-        world.scratch.path().display(),
-    );
+    let (storage, scratch) = (world.storage.path().display(), world.scratch.path().display());
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "backup::child_that_backs_up"])
-        .env(
-            "GODWIT_TEST_BACKUP",
-            format!("{}|{storage}|{scratch}", world.pair.source_uri),
-        )
+        .env("GODWIT_TEST_BACKUP", format!("{}|{storage}|{scratch}", world.pair.source_uri))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -550,24 +453,14 @@ async fn a_backup_killed_in_the_middle_leaves_nothing_that_looks_complete() {
     child.kill().unwrap();
     child.wait().unwrap();
     let left = world.stored_files();
-    assert!(
-        !left.is_empty() && !left.iter().any(|path| path.contains("manifest")),
-        "{left:?}"
-    );
+    assert!(!left.is_empty() && !left.iter().any(|path| path.contains("manifest")), "{left:?}");
 
     let report = world.back_up(2).await.unwrap();
     let verified = world.verify(&report).await.unwrap();
     assert_eq!(verified.result, ReportResult::Pass);
-    let of_first: Vec<String> = world
-        .stored_files()
-        .into_iter()
-        .filter(|path| path.contains("/1/") && path.ends_with(".copy"))
-        .collect();
-    assert_eq!(
-        of_first,
-        Vec::<String>::new(),
-        "the killed attempt's files are removed"
-    );
+    let of_first: Vec<String> =
+        world.stored_files().into_iter().filter(|path| path.contains("/1/") && path.ends_with(".copy")).collect();
+    assert_eq!(of_first, Vec::<String>::new(), "the killed attempt's files are removed");
 }
 
 #[tokio::test]
@@ -581,11 +474,9 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
     let report = world.back_up(1).await.unwrap();
     let manifest = world.manifest(&report);
     assert!(manifest.partitions > 2, "{}", manifest.partitions);
-    let storage = storage::Storage::open(
-        &Storage::Path(world.storage.path().to_str().unwrap().into()),
-        &Credentials::default(),
-    )
-    .unwrap();
+    let storage =
+        storage::Storage::open(&Storage::Path(world.storage.path().to_str().unwrap().into()), &Credentials::default())
+            .unwrap();
     let mut session = world.pair.session(Side::Source).await;
     let contents = "select md5(string_agg(t, ',' order by t)) from (
         select 'a' || a::text as t from public.account a where id = 42
@@ -597,17 +488,11 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
     let all = session.number("count", lines).await.unwrap();
 
     let transaction = session.transaction().await.unwrap();
-    let keys = restore::customers(&transaction, &manifest, "select 42::bigint")
-        .await
-        .unwrap();
+    let keys = restore::customers(&transaction, &manifest, "select 42::bigint").await.unwrap();
     let partition = keys.iter().next().unwrap().partition(manifest.partitions);
     // Whatever the restore does not need is gone.
     for table in &manifest.tables {
-        for file in table
-            .files
-            .iter()
-            .filter(|file| !table.owned || file.partition != partition)
-        {
+        for file in table.files.iter().filter(|file| !table.owned || file.partition != partition) {
             std::fs::remove_file(world.path(&file.file.path)).unwrap();
         }
     }
@@ -617,14 +502,9 @@ async fn one_customers_rows_are_restored_from_its_own_partition_alone() {
         )
         .await
         .unwrap();
-    let restored = restore::restore_customers(&transaction, (&storage, &manifest), keys)
-        .await
-        .unwrap();
+    let restored = restore::restore_customers(&transaction, (&storage, &manifest), keys).await.unwrap();
     transaction.commit().await.unwrap();
-    let rows: BTreeMap<String, u64> = restored
-        .iter()
-        .map(|(table, sum)| (table.name.clone(), sum.rows))
-        .collect();
+    let rows: BTreeMap<String, u64> = restored.iter().map(|(table, sum)| (table.name.clone(), sum.rows)).collect();
     assert_eq!((rows["account"], rows["contact"], rows["deal"]), (1, 3, 2));
     let after: String = session.query_one(contents, &[]).await.unwrap().get(0);
     assert_eq!(after, before);
@@ -638,11 +518,7 @@ async fn a_restore_from_a_damaged_partition_is_refused() {
     let world = World::new(CRM);
     let report = world.back_up(1).await.unwrap();
     let manifest = world.manifest(&report);
-    let table = manifest
-        .tables
-        .iter()
-        .find(|table| table.name().name == "deal")
-        .unwrap();
+    let table = manifest.tables.iter().find(|table| table.name().name == "deal").unwrap();
     let path = world.path(&table.files[0].file.path);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.len() - 3;
@@ -652,16 +528,9 @@ async fn a_restore_from_a_damaged_partition_is_refused() {
     let storage = storage::Storage::open(&place, &Credentials::default()).unwrap();
     let mut session = world.pair.session(Side::Source).await;
     let transaction = session.transaction().await.unwrap();
-    let keys = restore::customers(&transaction, &manifest, "select 7::bigint")
-        .await
-        .unwrap();
-    transaction
-        .batch_execute("delete from public.account where id = 7")
-        .await
-        .unwrap();
-    let error = restore::restore_customers(&transaction, (&storage, &manifest), keys)
-        .await
-        .unwrap_err();
+    let keys = restore::customers(&transaction, &manifest, "select 7::bigint").await.unwrap();
+    transaction.batch_execute("delete from public.account where id = 7").await.unwrap();
+    let error = restore::restore_customers(&transaction, (&storage, &manifest), keys).await.unwrap_err();
     assert_eq!(error.exit_code(), exit::DATA_DIFFERS);
     assert_eq!(error.findings()[0].object, "public.deal");
 }
@@ -673,12 +542,7 @@ async fn a_source_with_ledger_and_fences_is_restored_without_them() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let (storage, source) = (folder.path(), fenced.pair.source_uri.as_str());
     let mounts = (folder.path(), folder.path());
-    let backup = job(
-        source,
-        storage,
-        mounts,
-        (Task::Backup { includes: vec![] }, 1),
-    );
+    let backup = job(source, storage, mounts, (Task::Backup { includes: vec![] }, 1));
     let report = steps::backup::run(&backup, &[]).await.unwrap();
     let manifest = std::fs::read_to_string(storage.join(report.evidence_uri.as_ref().unwrap()));
     let manifest: Manifest = serde_json::from_str(&manifest.unwrap()).unwrap();
@@ -687,17 +551,7 @@ async fn a_source_with_ledger_and_fences_is_restored_without_them() {
         assert!(!sql.contains("godwit"), "{sql}");
     }
     let backup = evidence(&report);
-    let verify = job(
-        source,
-        storage,
-        mounts,
-        (
-            Task::VerifyBackup {
-                backup: backup.clone(),
-            },
-            1,
-        ),
-    );
+    let verify = job(source, storage, mounts, (Task::VerifyBackup { backup: backup.clone() }, 1));
     let verified = steps::verify_backup::run(&verify, &backup).await.unwrap();
     assert_eq!(verified.findings, []);
     assert_eq!(verified.result, ReportResult::Pass);

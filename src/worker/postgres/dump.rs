@@ -56,12 +56,7 @@ pub async fn whole_schema(uri: &str, snapshot: &str, scratch: &Path) -> Result<D
     std::fs::write(&list, without_fences(&contents)).map_err(scratch_error)?;
     let section = |name: &str| {
         let mut restore = Command::new(programs.join("pg_restore"));
-        restore
-            .arg(format!("--section={name}"))
-            .arg("--use-list")
-            .arg(&list)
-            .args(["--file", "-"])
-            .arg(&archive);
+        restore.arg(format!("--section={name}")).arg("--use-list").arg(&list).args(["--file", "-"]).arg(&archive);
         restore
     };
     Ok(Dump {
@@ -76,9 +71,7 @@ fn without_fences(contents: &[u8]) -> Vec<u8> {
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| {
             let line = String::from_utf8_lossy(line);
-            let ours = TRIGGERS
-                .iter()
-                .any(|trigger| line.contains(&format!(" {trigger} ")));
+            let ours = TRIGGERS.iter().any(|trigger| line.contains(&format!(" {trigger} ")));
             !(ours && line.contains(" TRIGGER "))
         })
         .flatten()
@@ -140,10 +133,8 @@ pub async fn facts(client: &impl GenericClient) -> Result<Vec<SchemaFact>, Error
         ) f
         where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'godwit')
         order by 1, 2, 3, 4";
-    let rows = client
-        .query(sql, &[&fences])
-        .await
-        .map_err(Error::database("read constraints, indexes and triggers"))?;
+    let rows =
+        client.query(sql, &[&fences]).await.map_err(Error::database("read constraints, indexes and triggers"))?;
     Ok(rows
         .iter()
         .map(|row| SchemaFact {
@@ -158,12 +149,7 @@ pub async fn facts(client: &impl GenericClient) -> Result<Vec<SchemaFact>, Error
 }
 
 async fn output(mut command: Command, program: &'static str) -> Result<Vec<u8>, Error> {
-    let output = command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(failed(program))?;
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(failed(program))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -173,17 +159,11 @@ async fn output(mut command: Command, program: &'static str) -> Result<Vec<u8>, 
 }
 
 fn failed<E: std::fmt::Display>(program: &'static str) -> impl Fn(E) -> Error {
-    move |reason| Error::Program {
-        program: program.into(),
-        reason: reason.to_string(),
-    }
+    move |reason| Error::Program { program: program.into(), reason: reason.to_string() }
 }
 
 fn scratch_error(source: std::io::Error) -> Error {
-    Error::File {
-        attempted: "write the schema to the scratch folder".into(),
-        source,
-    }
+    Error::File { attempted: "write the schema to the scratch folder".into(), source }
 }
 
 /// A folder of our own, gone when dropped.

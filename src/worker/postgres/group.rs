@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::identifier::{quote_identifier, quote_literal};
+use super::identifier::quote_identifier;
 use super::model::{ForeignKey, Scope};
 use super::row::{Framing, RowFormat, fields};
 use crate::worker::error::Error;
@@ -62,9 +62,7 @@ pub struct Groups {
 
 impl Groups {
     pub fn new(customers: usize) -> Self {
-        Self {
-            parents: (0..u32::try_from(customers).unwrap_or(u32::MAX)).collect(),
-        }
+        Self { parents: (0..u32::try_from(customers).unwrap_or(u32::MAX)).collect() }
     }
 
     pub fn join(&mut self, one: usize, other: usize) {
@@ -134,11 +132,7 @@ pub async fn read_customers(
 }
 
 /// Joins the customers of each pair of linked rows.
-pub async fn read_links(
-    transaction: &Transaction<'_>,
-    scope: &Scope,
-    customers: &Customers,
-) -> Result<Groups, Error> {
+pub async fn read_links(transaction: &Transaction<'_>, scope: &Scope, customers: &Customers) -> Result<Groups, Error> {
     let mut groups = Groups::new(customers.len());
     for link in &scope.links {
         let Some(select) = select_pairs(scope, link) else {
@@ -153,6 +147,32 @@ pub async fn read_links(
         .await?;
     }
     Ok(groups)
+}
+
+/// Which links hold one group together: by constraint, the pairs of its customers that it joins, most first.
+pub async fn links_within(
+    transaction: &Transaction<'_>,
+    (scope, customers): (&Scope, &Customers),
+    groups: &mut Groups,
+    root: usize,
+) -> Result<Vec<(String, u64)>, Error> {
+    let mut found = Vec::new();
+    for link in &scope.links {
+        let Some(select) = select_pairs(scope, link) else {
+            continue;
+        };
+        let mut pairs = 0;
+        each_row(transaction, &select, 2, |row| {
+            let at = customers.find(row[0]);
+            pairs += u64::from(at.is_some_and(|at| groups.root(at) == root));
+        })
+        .await?;
+        if pairs > 0 {
+            found.push((format!("{} of {}", link.name, link.table), pairs));
+        }
+    }
+    found.sort_by_key(|(_, pairs)| std::cmp::Reverse(*pairs));
+    Ok(found)
 }
 
 /// Pairs of different customers that a link joins.
@@ -179,10 +199,7 @@ pub async fn each_row(
     mut see: impl FnMut(&[&[u8]]),
 ) -> Result<(), Error> {
     let failed = || Error::database("read customers");
-    let pieces = transaction
-        .copy_out(&format!("copy ({select}\n) to stdout (format text)"))
-        .await
-        .map_err(failed())?;
+    let pieces = transaction.copy_out(&format!("copy ({select}\n) to stdout (format text)")).await.map_err(failed())?;
     let mut pieces = std::pin::pin!(pieces);
     let mut framing = Framing::new(RowFormat::Text, columns);
     while let Some(piece) = pieces.try_next().await.map_err(failed())? {
@@ -190,19 +207,11 @@ pub async fn each_row(
         while let Some(row) = framing.next_row().map_err(|source| Error::Rows { source })? {
             let found: Result<Vec<_>, _> = fields(&row, RowFormat::Text).collect();
             let found = found.map_err(|source| Error::Rows { source })?;
-            let found: Vec<&[u8]> = found
-                .iter()
-                .map(|field| field.as_deref().unwrap_or_default())
-                .collect();
+            let found: Vec<&[u8]> = found.iter().map(|field| field.as_deref().unwrap_or_default()).collect();
             see(&found);
         }
     }
     framing.finish().map_err(|source| Error::Rows { source })
-}
-
-/// A key as a literal of the root key's type.
-pub fn key_literal(key: &str, scope: &Scope) -> String {
-    format!("{}::{}", quote_literal(key), scope.root_key_type)
 }
 
 #[cfg(test)]
@@ -221,10 +230,7 @@ mod tests {
             for (one, other) in links {
                 groups.join(one, other);
             }
-            assert_eq!(
-                groups.collect(),
-                [vec![0], vec![1], vec![2, 4, 7], vec![3], vec![5, 6]]
-            );
+            assert_eq!(groups.collect(), [vec![0], vec![1], vec![2, 4, 7], vec![3], vec![5, 6]]);
         }
     }
 

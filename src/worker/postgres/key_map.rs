@@ -27,11 +27,7 @@ pub enum KeyMap {
 
 impl Default for KeyMap {
     fn default() -> Self {
-        Self::Dense {
-            base: 0,
-            slots: Vec::new(),
-            used: 0,
-        }
+        Self::Dense { base: 0, slots: Vec::new(), used: 0 }
     }
 }
 

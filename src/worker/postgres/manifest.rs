@@ -132,32 +132,22 @@ impl Manifest {
             Err(StorageError::Missing { path }) => {
                 return Err(Error::refused(
                     exit::INPUT_MISSING,
-                    blocker(
-                        "BackupMissing",
-                        &path,
-                        "The backup's manifest is not in storage; take a new backup.",
-                    ),
+                    blocker("BackupMissing", &path, "The backup's manifest is not in storage; take a new backup."),
                 ));
             }
             read => read?,
         };
-        let altered = |message: &str| {
-            Error::refused(
-                exit::DATA_DIFFERS,
-                blocker("ManifestAltered", &evidence.uri, message),
-            )
-        };
+        let altered =
+            |message: &str| Error::refused(exit::DATA_DIFFERS, blocker("ManifestAltered", &evidence.uri, message));
         if digest(&bytes) != evidence.digest {
             return Err(altered(
                 "The manifest is not the one that Backup wrote: its digest differs. Take a new backup.",
             ));
         }
-        let manifest: Self = serde_json::from_slice(&bytes)
-            .map_err(|_| altered("The manifest cannot be read. Take a new backup."))?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|_| altered("The manifest cannot be read. Take a new backup."))?;
         if manifest.v != VERSION {
-            return Err(altered(
-                "The manifest is of a version that this release does not know.",
-            ));
+            return Err(altered("The manifest is of a version that this release does not know."));
         }
         Ok(manifest)
     }
@@ -168,29 +158,19 @@ impl Manifest {
             Err(StorageError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(bytes) => {
-                let manifest = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-                    what: "the manifest of a backup",
-                    source,
-                })?;
+                let manifest = serde_json::from_slice(&bytes)
+                    .map_err(|source| Error::Json { what: "the manifest of a backup", source })?;
                 Ok(Some((manifest, digest(&bytes))))
             }
         }
     }
 
     pub fn to_json(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec_pretty(self).map_err(|source| Error::Json {
-            what: "the manifest of a backup",
-            source,
-        })
+        serde_json::to_vec_pretty(self).map_err(|source| Error::Json { what: "the manifest of a backup", source })
     }
 }
 
 /// A finding that ends the step.
 pub fn blocker(code: &str, object: &str, message: impl Into<String>) -> Finding {
-    Finding {
-        severity: Severity::Blocker,
-        code: code.to_owned(),
-        object: object.to_owned(),
-        message: message.into(),
-    }
+    Finding { severity: Severity::Blocker, code: code.to_owned(), object: object.to_owned(), message: message.into() }
 }

@@ -2,8 +2,10 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod agreement;
+pub mod baseline;
 pub mod catalog;
 pub mod closure;
+pub mod collision;
 pub mod compare;
 pub mod dependency;
 pub mod difference;
@@ -14,6 +16,7 @@ pub mod group;
 pub mod identifier;
 pub mod key_map;
 pub mod keys;
+pub mod labels;
 pub mod landing;
 pub mod ledger;
 pub mod manifest;
@@ -23,6 +26,7 @@ pub mod relay;
 pub mod remnant;
 pub mod restore;
 pub mod restore_point;
+pub mod rights;
 pub mod routing_key;
 pub mod row;
 pub mod sandbox;
@@ -31,6 +35,7 @@ pub mod scope;
 pub mod sequence;
 pub mod session;
 pub mod soundness;
+pub mod split;
 pub mod spool;
 pub mod tls;
 pub mod token;

@@ -61,10 +61,7 @@ pub struct Parent {
 
 impl From<&TableName> for StoredName {
     fn from(name: &TableName) -> Self {
-        Self {
-            schema: name.schema.clone(),
-            table: name.name.clone(),
-        }
+        Self { schema: name.schema.clone(), table: name.name.clone() }
     }
 }
 
@@ -99,10 +96,7 @@ impl Routed {
         Self {
             name: (&table.name).into(),
             columns: columns
-                .map(|column| StoredColumn {
-                    name: column.name.clone(),
-                    type_name: column.type_name.clone(),
-                })
+                .map(|column| StoredColumn { name: column.name.clone(), type_name: column.type_name.clone() })
                 .collect(),
             format,
             parent: None,
@@ -112,14 +106,9 @@ impl Routed {
     fn key(&self, names: &[String]) -> Option<KeyColumns> {
         let mut found = KeyColumns::default();
         for name in names {
-            let place = self
-                .columns
-                .iter()
-                .position(|column| column.name == *name)?;
+            let place = self.columns.iter().position(|column| column.name == *name)?;
             found.places.push(place);
-            found
-                .types
-                .push(KeyType::of(&self.columns[place].type_name));
+            found.types.push(KeyType::of(&self.columns[place].type_name));
         }
         Some(found)
     }
@@ -209,10 +198,7 @@ impl Router {
         Self {
             partitions,
             choice,
-            routes: tables
-                .iter()
-                .map(|table| Route::of(table, root_key, &wanted))
-                .collect(),
+            routes: tables.iter().map(|table| Route::of(table, root_key, &wanted)).collect(),
             maps: wanted.iter().map(|_| KeyMap::default()).collect(),
             last_use,
         }
@@ -221,15 +207,12 @@ impl Router {
     /// The partition of a row of the `table`-th table.
     pub fn route(&mut self, table: usize, row: &[u8]) -> Result<u16, RowError> {
         let route = &self.routes[table];
-        let found: Vec<Field<'_>> = fields(row, route.format)
-            .take(route.needed)
-            .collect::<Result<_, _>>()?;
+        let found: Vec<Field<'_>> = fields(row, route.format).take(route.needed).collect::<Result<_, _>>()?;
         if found.len() < route.needed {
             return Err(RowError::Field);
         }
         let key_in = |columns: &KeyColumns| {
-            let values: Vec<Field<'_>> =
-                columns.places.iter().map(|at| found[*at].clone()).collect();
+            let values: Vec<Field<'_>> = columns.places.iter().map(|at| found[*at].clone()).collect();
             Key::of(&values, &columns.types, route.format)
         };
         let partition = match &route.told_by {
@@ -282,12 +265,7 @@ impl Route {
             .flat_map(|columns| &columns.places)
             .max()
             .map_or(0, |last| last + 1);
-        Self {
-            format: table.format,
-            told_by,
-            published,
-            needed,
-        }
+        Self { format: table.format, told_by, published, needed }
     }
 }
 

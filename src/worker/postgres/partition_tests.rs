@@ -33,10 +33,7 @@ fn owned(name: &str, columns: &[(&str, &str)], format: RowFormat) -> OwnedTable 
         table: Table {
             name: TableName::new("public", name),
             kind: TableKind::Ordinary,
-            columns: columns
-                .iter()
-                .map(|(name, type_name)| column(name, type_name))
-                .collect(),
+            columns: columns.iter().map(|(name, type_name)| column(name, type_name)).collect(),
             primary_key: vec![columns[0].0.into()],
             primary_key_deferrable: false,
             uniques: Vec::new(),
@@ -55,12 +52,7 @@ fn owned(name: &str, columns: &[(&str, &str)], format: RowFormat) -> OwnedTable 
     }
 }
 
-fn child_of(
-    parent: &OwnedTable,
-    mut child: OwnedTable,
-    column: &str,
-    referenced: &str,
-) -> OwnedTable {
+fn child_of(parent: &OwnedTable, mut child: OwnedTable, column: &str, referenced: &str) -> OwnedTable {
     child.path = vec![ForeignKey {
         name: "fkey".into(),
         table: child.table.name.clone(),
@@ -105,38 +97,22 @@ fn binary(fields: &[Option<&[u8]>]) -> Vec<u8> {
 
 /// account(id, code) <- deal(id, account_id) <- line(id, deal_id) in text; note(id, code) refers to the account's code.
 fn crm() -> Scope {
-    let account = owned(
-        "account",
-        &[("id", "bigint"), ("code", "text")],
-        RowFormat::Binary,
-    );
+    let account = owned("account", &[("id", "bigint"), ("code", "text")], RowFormat::Binary);
     let deal = child_of(
         &account,
-        owned(
-            "deal",
-            &[("id", "integer"), ("account_id", "bigint")],
-            RowFormat::Binary,
-        ),
+        owned("deal", &[("id", "integer"), ("account_id", "bigint")], RowFormat::Binary),
         "account_id",
         "id",
     );
     let line = child_of(
         &deal,
-        owned(
-            "line",
-            &[("id", "bigint"), ("what", "text"), ("deal_id", "bigint")],
-            RowFormat::Text,
-        ),
+        owned("line", &[("id", "bigint"), ("what", "text"), ("deal_id", "bigint")], RowFormat::Text),
         "deal_id",
         "id",
     );
     let note = child_of(
         &account,
-        owned(
-            "note",
-            &[("id", "bigint"), ("code", "character varying(9)")],
-            RowFormat::Text,
-        ),
+        owned("note", &[("id", "bigint"), ("code", "character varying(9)")], RowFormat::Text),
         "code",
         "code",
     );
@@ -172,15 +148,10 @@ fn a_row_goes_where_its_customer_went_however_many_hops_away() {
 #[test]
 fn rows_that_reach_no_customer_have_a_partition_of_their_own_and_so_have_their_children() {
     let mut router = Router::new(&Routed::of_scope(&crm()), "id", 8);
-    router
-        .route(0, &binary(&[Some(&1_i64.to_be_bytes()), None]))
-        .unwrap();
+    router.route(0, &binary(&[Some(&1_i64.to_be_bytes()), None])).unwrap();
     let mut deal = |id: i32, account: Option<i64>| {
         let account = account.map(i64::to_be_bytes);
-        let row = binary(&[
-            Some(&id.to_be_bytes()),
-            account.as_ref().map(<[u8; 8]>::as_slice),
-        ]);
+        let row = binary(&[Some(&id.to_be_bytes()), account.as_ref().map(<[u8; 8]>::as_slice)]);
         router.route(1, &row).unwrap()
     };
     let unowned = 8;
@@ -196,22 +167,8 @@ fn rows_that_reach_no_customer_have_a_partition_of_their_own_and_so_have_their_c
 fn keys_that_cannot_be_compared_across_formats_are_read_as_text_on_both_sides() {
     let at = "timestamp with time zone";
     let account = owned("account", &[("id", at)], RowFormat::Binary);
-    let deal = child_of(
-        &account,
-        owned(
-            "deal",
-            &[("id", "bigint"), ("since", at)],
-            RowFormat::Binary,
-        ),
-        "since",
-        "id",
-    );
-    let line = child_of(
-        &account,
-        owned("line", &[("id", "bigint"), ("since", at)], RowFormat::Text),
-        "since",
-        "id",
-    );
+    let deal = child_of(&account, owned("deal", &[("id", "bigint"), ("since", at)], RowFormat::Binary), "since", "id");
+    let line = child_of(&account, owned("line", &[("id", "bigint"), ("since", at)], RowFormat::Text), "since", "id");
     let routed = Routed::of_scope(&scope(vec![account.clone(), deal.clone(), line]));
     assert!(routed.iter().all(|table| table.format == RowFormat::Text));
     let routed = Routed::of_scope(&scope(vec![account, deal]));
@@ -221,8 +178,7 @@ fn keys_that_cannot_be_compared_across_formats_are_read_as_text_on_both_sides() 
 #[test]
 fn a_restore_finds_the_rows_of_its_customers_and_no_others() {
     let tables = Routed::of_scope(&crm());
-    let stored: Vec<Routed> =
-        serde_json::from_str(&serde_json::to_string(&tables).unwrap()).unwrap();
+    let stored: Vec<Routed> = serde_json::from_str(&serde_json::to_string(&tables).unwrap()).unwrap();
     assert_eq!(stored, tables);
     let wanted = HashSet::from([Key::Integer(2)]);
     let mut router = Router::only(&stored, "id", wanted);

@@ -35,11 +35,7 @@ pub struct PartReader<'f> {
 }
 
 impl<'f> PartReader<'f> {
-    pub async fn open(
-        storage: &Storage,
-        table: &TableBackup,
-        file: &'f PartitionFile,
-    ) -> Result<Self, Error> {
+    pub async fn open(storage: &Storage, table: &TableBackup, file: &'f PartitionFile) -> Result<Self, Error> {
         let name = table.name().to_string();
         let reader = match storage.get_stream(&file.file.path).await {
             Err(StorageError::Missing { path }) => {
@@ -90,9 +86,7 @@ impl<'f> PartReader<'f> {
         if read.digest != self.expected.file.digest {
             return Err(self.damaged("its digest differs"));
         }
-        self.framing
-            .finish()
-            .map_err(|error| self.damaged(&error.to_string()))?;
+        self.framing.finish().map_err(|error| self.damaged(&error.to_string()))?;
         if self.sum == self.expected.sum {
             return Ok(());
         }
@@ -119,11 +113,7 @@ pub fn findings_of(error: Error) -> Result<Vec<Finding>, Error> {
 }
 
 /// The keys that a query of one column returns, as a backup knows them.
-pub async fn customers(
-    transaction: &Transaction<'_>,
-    manifest: &Manifest,
-    query: &str,
-) -> Result<HashSet<Key>, Error> {
+pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query: &str) -> Result<HashSet<Key>, Error> {
     let rows = |source: RowError| Error::Rows { source };
     let Some(root) = manifest.owned().next() else {
         return Ok(HashSet::new());
@@ -157,24 +147,14 @@ pub async fn restore_customers(
     (storage, manifest): (&Storage, &Manifest),
     keys: HashSet<Key>,
 ) -> Result<Vec<(TableName, Sum)>, Error> {
-    let partitions: BTreeSet<u16> = keys
-        .iter()
-        .map(|key| key.partition(manifest.partitions))
-        .collect();
+    let partitions: BTreeSet<u16> = keys.iter().map(|key| key.partition(manifest.partitions)).collect();
     let owned: Vec<Routed> = manifest.owned().map(|table| table.routed.clone()).collect();
     let mut router = Router::only(&owned, &manifest.root_key, keys);
     let mut restored = Vec::new();
     for (at, table) in manifest.owned().enumerate() {
         let format = table.routed.format;
-        let copy = format!(
-            "{} from stdin {}",
-            copy_target(&table.routed),
-            format.copy_options()
-        );
-        let sink = transaction
-            .copy_in(&copy)
-            .await
-            .map_err(Error::database(format!("restore {}", table.name())))?;
+        let copy = format!("{} from stdin {}", copy_target(&table.routed), format.copy_options());
+        let sink = transaction.copy_in(&copy).await.map_err(Error::database(format!("restore {}", table.name())))?;
         let mut into = Batches::into_table(sink, &table.name());
         into.push(head(format)).await?;
         let mut sum = Sum::default();
@@ -184,9 +164,7 @@ pub async fn restore_customers(
             }
             let mut part = PartReader::open(storage, table, file).await?;
             while let Some(row) = part.next_row().await? {
-                let partition = router
-                    .route(at, &row)
-                    .map_err(|source| Error::Rows { source })?;
+                let partition = router.route(at, &row).map_err(|source| Error::Rows { source })?;
                 if partition == 0 {
                     sum.add(row_hash(&row));
                     into.push(&row).await?;
@@ -196,11 +174,7 @@ pub async fn restore_customers(
         into.push(tail(format)).await?;
         let landed = into.finish().await?;
         if landed != sum.rows {
-            return Err(Error::RowsLost {
-                table: table.name().to_string(),
-                sent: sum.rows,
-                landed,
-            });
+            return Err(Error::RowsLost { table: table.name().to_string(), sent: sum.rows, landed });
         }
         router.finish_table(at);
         restored.push((table.name(), sum));

@@ -47,11 +47,7 @@ pub enum Key {
 
 impl Key {
     /// The key in these fields; `None` when one of them is NULL, for then it refers to nothing.
-    pub fn of(
-        fields: &[Field<'_>],
-        types: &[KeyType],
-        format: RowFormat,
-    ) -> Result<Option<Self>, RowError> {
+    pub fn of(fields: &[Field<'_>], types: &[KeyType], format: RowFormat) -> Result<Option<Self>, RowError> {
         if let ([Some(field)], [only]) = (fields, types)
             && let Some(number) = whole_number(field, *only, format)?
         {
@@ -73,11 +69,7 @@ impl Key {
     }
 
     /// The customer with this key in a row of one column: how a restore finds its partitions.
-    pub fn of_single(
-        row: &[u8],
-        of_type: KeyType,
-        format: RowFormat,
-    ) -> Result<Option<Self>, RowError> {
+    pub fn of_single(row: &[u8], of_type: KeyType, format: RowFormat) -> Result<Option<Self>, RowError> {
         let field = fields(row, format).next().ok_or(RowError::Field)??;
         Self::of(&[field], &[of_type], format)
     }
@@ -94,11 +86,7 @@ impl Key {
 }
 
 /// Integers of any width, and numerics without a fraction, are one kind of key.
-fn whole_number(
-    field: &[u8],
-    of_type: KeyType,
-    format: RowFormat,
-) -> Result<Option<i64>, RowError> {
+fn whole_number(field: &[u8], of_type: KeyType, format: RowFormat) -> Result<Option<i64>, RowError> {
     match (of_type, format) {
         (KeyType::Integer, RowFormat::Binary) => match field.len() {
             2 => Ok(field.try_into().map(i16::from_be_bytes).ok().map(i64::from)),
@@ -106,11 +94,9 @@ fn whole_number(
             8 => Ok(field.try_into().map(i64::from_be_bytes).ok()),
             _ => Err(RowError::Key),
         },
-        (KeyType::Integer, RowFormat::Text) => std::str::from_utf8(field)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .map(Some)
-            .ok_or(RowError::Key),
+        (KeyType::Integer, RowFormat::Text) => {
+            std::str::from_utf8(field).ok().and_then(|text| text.parse().ok()).map(Some).ok_or(RowError::Key)
+        }
         (KeyType::Numeric, _) => Ok(decimal(field, format)?.parse().ok()),
         _ => Ok(None),
     }
@@ -134,42 +120,25 @@ fn uuid(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
         .filter(|byte| **byte != b'-')
-        .map(|byte| {
-            char::from(*byte)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        })
+        .map(|byte| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect();
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     (digits.len() == 32).then_some(bytes)
 }
 
 /// A numeric in plain digits, without zeros that do not count.
 fn decimal(field: &[u8], format: RowFormat) -> Result<String, RowError> {
     let text = match format {
-        RowFormat::Text => std::str::from_utf8(field)
-            .map_err(|_| RowError::Key)?
-            .to_owned(),
+        RowFormat::Text => std::str::from_utf8(field).map_err(|_| RowError::Key)?.to_owned(),
         RowFormat::Binary => decimal_digits(field).ok_or(RowError::Key)?,
     };
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text.as_str()),
     };
-    let digits = if digits.contains('.') {
-        digits.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        digits
-    };
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
     let whole = digits.trim_start_matches('0');
-    let zero = if whole.is_empty() || whole.starts_with('.') {
-        "0"
-    } else {
-        ""
-    };
+    let zero = if whole.is_empty() || whole.starts_with('.') { "0" } else { "" };
     if whole.is_empty() {
         return Ok("0".into());
     }
@@ -179,11 +148,8 @@ fn decimal(field: &[u8], format: RowFormat) -> Result<String, RowError> {
 /// The binary form: groups of four decimal digits, the first one's weight in powers of 10,000, a sign, a display scale.
 fn decimal_digits(field: &[u8]) -> Option<String> {
     const NEGATIVE: u16 = 0x4000;
-    let mut words = field
-        .chunks_exact(2)
-        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-    let (count, weight, sign, _scale) =
-        (words.next()?, words.next()?, words.next()?, words.next()?);
+    let mut words = field.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let (count, weight, sign, _scale) = (words.next()?, words.next()?, words.next()?, words.next()?);
     let weight = i32::from(weight.cast_signed());
     let prefix = match sign {
         0 => "",

@@ -5,9 +5,7 @@ use proptest::prelude::*;
 use std::borrow::Cow;
 
 fn key(value: &[u8], of_type: KeyType, format: RowFormat) -> Key {
-    Key::of(&[Some(Cow::Borrowed(value))], &[of_type], format)
-        .unwrap()
-        .unwrap()
+    Key::of(&[Some(Cow::Borrowed(value))], &[of_type], format).unwrap().unwrap()
 }
 
 fn text(value: &str, of_type: KeyType) -> Key {
@@ -97,10 +95,7 @@ fn a_uuid_is_the_same_key_in_both_formats() {
 fn what_a_type_ignores_its_key_ignores() {
     assert_eq!(text("ab ", KeyType::Padded), text("ab", KeyType::Padded));
     assert_ne!(text("ab ", KeyType::Text), text("ab", KeyType::Text));
-    assert_eq!(
-        text("Straße@X", KeyType::CaseFolded),
-        text("straße@x", KeyType::CaseFolded)
-    );
+    assert_eq!(text("Straße@X", KeyType::CaseFolded), text("straße@x", KeyType::CaseFolded));
 }
 
 #[test]
@@ -121,15 +116,9 @@ fn types_are_known_by_their_names() {
 
 #[test]
 fn null_refers_to_nothing() {
-    assert_eq!(
-        Key::of(&[None], &[KeyType::Integer], RowFormat::Binary),
-        Ok(None)
-    );
+    assert_eq!(Key::of(&[None], &[KeyType::Integer], RowFormat::Binary), Ok(None));
     let half = [Some(Cow::Borrowed(&b"1"[..])), None];
-    assert_eq!(
-        Key::of(&half, &[KeyType::Integer; 2], RowFormat::Text),
-        Ok(None)
-    );
+    assert_eq!(Key::of(&half, &[KeyType::Integer; 2], RowFormat::Text), Ok(None));
 }
 
 #[test]

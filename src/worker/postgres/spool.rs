@@ -82,11 +82,7 @@ impl Spool {
     }
 
     /// Writes each partition that has rows as a COPY file that stands for itself, named by `path`.
-    pub async fn store(
-        mut self,
-        storage: &Storage,
-        path: impl Fn(u16) -> String,
-    ) -> Result<Vec<StoredPart>, Error> {
+    pub async fn store(mut self, storage: &Storage, path: impl Fn(u16) -> String) -> Result<Vec<StoredPart>, Error> {
         let mut stored = Vec::new();
         let parts = std::mem::take(&mut self.parts);
         for (partition, part) in (0_u16..).zip(parts) {
@@ -96,9 +92,7 @@ impl Spool {
             stored.push(StoredPart {
                 partition,
                 sum: part.sum,
-                file: self
-                    .store_part(storage, &path(partition), (partition, &part))
-                    .await?,
+                file: self.store_part(storage, &path(partition), (partition, &part)).await?,
             });
         }
         Ok(stored)
@@ -134,10 +128,7 @@ impl Spool {
         if stored.bytes == complete {
             return Ok(stored);
         }
-        Err(Error::from(StorageError::Feed {
-            path: path.to_owned(),
-            source: std::io::ErrorKind::UnexpectedEof.into(),
-        }))
+        Err(Error::from(StorageError::Feed { path: path.to_owned(), source: std::io::ErrorKind::UnexpectedEof.into() }))
     }
 }
 
@@ -158,11 +149,7 @@ fn append_all(folder: &Path, parts: &mut [Part]) -> std::io::Result<()> {
         if part.buffer.is_empty() {
             continue;
         }
-        File::options()
-            .create(true)
-            .append(true)
-            .open(scratch_file(folder, partition))?
-            .write_all(&part.buffer)?;
+        File::options().create(true).append(true).open(scratch_file(folder, partition))?.write_all(&part.buffer)?;
         part.spilled += part.buffer.len() as u64;
         part.buffer.clear();
     }
@@ -174,10 +161,7 @@ fn scratch_file(folder: &Path, partition: u16) -> PathBuf {
 }
 
 fn scratch_error(source: std::io::Error) -> Error {
-    Error::File {
-        attempted: "keep rows in the scratch folder".into(),
-        source,
-    }
+    Error::File { attempted: "keep rows in the scratch folder".into(), source }
 }
 
 #[cfg(test)]
@@ -216,10 +200,7 @@ mod tests {
                 }
                 expected[usize::from(partition)].push(bytes);
             }
-            let parts = spool
-                .store(&storage, |partition| format!("t/{partition}.copy"))
-                .await
-                .unwrap();
+            let parts = spool.store(&storage, |partition| format!("t/{partition}.copy")).await.unwrap();
             assert_eq!(parts.len(), 39, "the empty partition has no file");
             for part in &parts {
                 let rows = stored_rows(&storage, part).await;
@@ -240,10 +221,7 @@ mod tests {
         let mut spool = Spool::new(folder.path(), 1, RowFormat::Binary);
         let row = [0, 1, 0, 0, 0, 1, b'x'];
         assert!(!spool.push(0, &row));
-        let parts = spool
-            .store(&storage, |_| "whole.copy".into())
-            .await
-            .unwrap();
+        let parts = spool.store(&storage, |_| "whole.copy".into()).await.unwrap();
         let content = storage.get_bytes("whole.copy", 100).await.unwrap();
         let mut framing = Framing::new(RowFormat::Binary, 1);
         framing.feed(content);

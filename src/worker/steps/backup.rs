@@ -37,18 +37,12 @@ pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     let includes = find_includes(&job.mounts.include, includes)?;
     let session = job.reader(Side::Source).await?;
     let snapshot = Snapshot::take(job, &session).await?;
-    let backup = Backup {
-        job,
-        session,
-        place: Place::new(storage, &job.input, &snapshot.run),
-    };
+    let backup = Backup { job, session, place: Place::new(storage, &job.input, &snapshot.run) };
     let manifest = backup.write(snapshot, includes).await?;
     let found = backup.place.publish(manifest).await?;
     backup.place.remove_leftovers(&found.0).await;
     let mut report = report(path, &found);
-    report
-        .timings
-        .insert("backup".into(), milliseconds(started));
+    report.timings.insert("backup".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -68,19 +62,12 @@ impl Snapshot {
     async fn take(job: &Job, session: &Session) -> Result<Self, Error> {
         for _ in 0..LOCK_TRIES {
             let (_, expected) = job.scope(session).await?;
-            session
-                .run(
-                    "begin the snapshot",
-                    "begin isolation level repeatable read read only",
-                )
-                .await?;
+            session.run("begin the snapshot", "begin isolation level repeatable read read only").await?;
             let names: Vec<String> = expected.tables().map(|table| table.name.sql()).collect();
             let lock = format!("lock table {} in access share mode", names.join(", "));
             match session.run("lock the tables of the dataset", &lock).await {
                 Ok(()) => {}
-                Err(Error::Database { source, .. })
-                    if source.sqlstate.as_deref() == Some("42P01") =>
-                {
+                Err(Error::Database { source, .. }) if source.sqlstate.as_deref() == Some("42P01") => {
                     session.run("give the snapshot up", "rollback").await?;
                     continue;
                 }
@@ -92,9 +79,7 @@ impl Snapshot {
             }
             session.run("give the snapshot up", "rollback").await?;
         }
-        Err(Error::LockNotGranted {
-            what: "the tables of the dataset, which keep changing".into(),
-        })
+        Err(Error::LockNotGranted { what: "the tables of the dataset, which keep changing".into() })
     }
 
     async fn export(job: &Job, session: &Session) -> Result<Self, Error> {
@@ -108,28 +93,13 @@ impl Snapshot {
             .await
             .map_err(Error::database("take a snapshot of the source"))?;
         let (catalog, scope) = job.scope(session).await?;
-        Ok(Self {
-            catalog,
-            scope,
-            id: row.get(0),
-            taken_at: row.get(1),
-            run: row.get(2),
-        })
+        Ok(Self { catalog, scope, id: row.get(0), taken_at: row.get(1), run: row.get(2) })
     }
 }
 
 fn same_tables(one: &Scope, other: &Scope) -> bool {
     let shape = |scope: &Scope| -> Vec<_> {
-        scope
-            .tables()
-            .map(|table| {
-                (
-                    table.name.clone(),
-                    table.columns.clone(),
-                    table.partitions.clone(),
-                )
-            })
-            .collect()
+        scope.tables().map(|table| (table.name.clone(), table.columns.clone(), table.partitions.clone())).collect()
     };
     shape(one) == shape(other)
 }
@@ -141,16 +111,10 @@ struct Backup<'j> {
 }
 
 impl Backup<'_> {
-    async fn write(
-        &self,
-        snapshot: Snapshot,
-        includes: Vec<(String, Vec<PathBuf>)>,
-    ) -> Result<Manifest, Error> {
+    async fn write(&self, snapshot: Snapshot, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Manifest, Error> {
         let schema = self.write_schema(&snapshot).await?;
         let scope = &snapshot.scope;
-        self.job
-            .progress
-            .set_total(scope.tables().map(|table| table.estimated_rows).sum());
+        self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
         let largest = scope.owned.iter().map(|owned| owned.table.bytes).max();
         let partitions = partition_count(largest.unwrap_or(0));
         let mut tables = self.write_owned(scope, partitions).await?;
@@ -182,10 +146,7 @@ impl Backup<'_> {
         let dump = dump::whole_schema(uri, &snapshot.id, &self.job.mounts.scratch).await?;
         let roles = self
             .session
-            .query(
-                "select rolname::text from pg_catalog.pg_roles where rolname !~ '^pg_' order by 1",
-                &[],
-            )
+            .query("select rolname::text from pg_catalog.pg_roles where rolname !~ '^pg_' order by 1", &[])
             .await
             .map_err(Error::database("read the names of roles"))?;
         Ok(SchemaBackup {
@@ -208,9 +169,7 @@ impl Backup<'_> {
         for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
-            let files = self
-                .write_table(source, partitions + 1, |row| router.route(at, row))
-                .await?;
+            let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
             router.finish_table(at);
             tables.push(table_backup(routed, files, Some(partitions)));
         }
@@ -247,19 +206,11 @@ impl Backup<'_> {
         let stored = spool.store(&self.place.storage, named).await?;
         Ok(stored
             .into_iter()
-            .map(|part| PartitionFile {
-                partition: part.partition,
-                sum: part.sum,
-                file: part.file,
-            })
+            .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
             .collect())
     }
 
-    async fn read_sequences(
-        &self,
-        scope: &Scope,
-        catalog: &Catalog,
-    ) -> Result<Vec<SequenceBackup>, Error> {
+    async fn read_sequences(&self, scope: &Scope, catalog: &Catalog) -> Result<Vec<SequenceBackup>, Error> {
         let mut sequences = Vec::new();
         for sequence in scope.sequences(catalog) {
             let state = sequence::read(&*self.session, &sequence.name).await?;
@@ -273,10 +224,7 @@ impl Backup<'_> {
         Ok(sequences)
     }
 
-    async fn write_includes(
-        &self,
-        includes: Vec<(String, Vec<PathBuf>)>,
-    ) -> Result<Vec<IncludeBackup>, Error> {
+    async fn write_includes(&self, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Vec<IncludeBackup>, Error> {
         let mut stored = Vec::new();
         for (name, paths) in includes {
             let mut files = Vec::new();
@@ -300,13 +248,7 @@ fn table_backup(routed: Routed, files: Vec<PartitionFile>, unowned: Option<u16>)
             without_customer = file.sum.rows;
         }
     }
-    TableBackup {
-        routed,
-        owned: unowned.is_some(),
-        sum,
-        without_customer,
-        files,
-    }
+    TableBackup { routed, owned: unowned.is_some(), sum, without_customer, files }
 }
 
 fn copy_statement(table: &Table, routed: &Routed) -> String {
@@ -326,10 +268,7 @@ fn report(path: String, (manifest, digest): &(Manifest, String)) -> Report {
     for (name, count) in [
         ("tables", tables.len() as u64),
         ("rows", tables.iter().map(|table| table.sum.rows).sum()),
-        (
-            "rowsWithoutCustomer",
-            tables.iter().map(|table| table.without_customer).sum(),
-        ),
+        ("rowsWithoutCustomer", tables.iter().map(|table| table.without_customer).sum()),
         ("partitions", u64::from(manifest.partitions)),
         ("files", manifest.files().count() as u64),
         ("bytes", manifest.files().map(|file| file.bytes).sum()),

@@ -66,21 +66,8 @@ impl<'j> Cohort<'j> {
         let target_catalog = catalog::read_catalog(&target).await?;
         let ownership = ledger::require_cohort(&*target, identity).await?;
         let remainder = is_remainder(&target, identity).await?;
-        let cohort = Self {
-            job,
-            identity,
-            entry: ownership.entry,
-            remainder,
-            scope,
-            source_catalog,
-            target_catalog,
-        };
-        let sides = Sides {
-            source,
-            target,
-            source_token,
-            target_token,
-        };
+        let cohort = Self { job, identity, entry: ownership.entry, remainder, scope, source_catalog, target_catalog };
+        let sides = Sides { source, target, source_token, target_token };
         cohort.refuse_older_ledger(&ownership)?;
         Ok((cohort, sides))
     }
@@ -106,11 +93,7 @@ impl<'j> Cohort<'j> {
 
     /// Every entry that changes hands with this cohort, the one that admits new customers first.
     pub fn entries(&self) -> Vec<i32> {
-        if self.remainder {
-            vec![entry::UNASSIGNED, self.entry, entry::REFERENCE]
-        } else {
-            vec![self.entry]
-        }
+        if self.remainder { vec![entry::UNASSIGNED, self.entry, entry::REFERENCE] } else { vec![self.entry] }
     }
 
     pub fn subject(&self) -> &str {
@@ -125,10 +108,7 @@ impl<'j> Cohort<'j> {
         };
         serde_json::from_value(state)
             .map(Some)
-            .map_err(|source| Error::Json {
-                what: "the record of a restore point",
-                source,
-            })
+            .map_err(|source| Error::Json { what: "the record of a restore point", source })
     }
 
     /// The restore point, when the target was the cohort's owner after it: only then can the target have written.
@@ -140,10 +120,7 @@ impl<'j> Cohort<'j> {
 
     /// How many customers the cohort has.
     pub async fn customers(&self, session: &Session) -> Result<i64, Error> {
-        let count = format!(
-            "select count(*) from godwit.member where entry = {}",
-            self.entry
-        );
+        let count = format!("select count(*) from godwit.member where entry = {}", self.entry);
         session.number("count the cohort's customers", &count).await
     }
 
@@ -159,12 +136,7 @@ impl<'j> Cohort<'j> {
     }
 
     /// Writes a bounded fact into the target's journal.
-    pub async fn note(
-        &self,
-        sides: &Sides,
-        event: &str,
-        detail: serde_json::Value,
-    ) -> Result<(), Error> {
+    pub async fn note(&self, sides: &Sides, event: &str, detail: serde_json::Value) -> Result<(), Error> {
         ledger::note(&*sides.target, self.job.attempt_key(), event, &detail).await
     }
 }
@@ -253,10 +225,5 @@ pub fn signed(number: u64) -> i64 {
 }
 
 pub fn blocker(code: &str, object: &str, message: String) -> Finding {
-    Finding {
-        severity: Severity::Blocker,
-        code: code.to_owned(),
-        object: object.to_owned(),
-        message,
-    }
+    Finding { severity: Severity::Blocker, code: code.to_owned(), object: object.to_owned(), message }
 }

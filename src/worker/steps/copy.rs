@@ -84,30 +84,22 @@ pub fn refuse_unless_sources(ownership: &Ownership) -> Result<(), Error> {
 pub async fn chunks(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeSet<i32>, Error> {
     let rows = sides
         .target
-        .query(
-            "select distinct chunk from godwit.member where entry = $1",
-            &[&cohort.entry],
-        )
+        .query("select distinct chunk from godwit.member where entry = $1", &[&cohort.entry])
         .await
         .map_err(Error::database("list the cohort's chunks"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The chunks that landed, with what landed.
-pub async fn finished(
-    cohort: &Cohort<'_>,
-    sides: &Sides,
-) -> Result<BTreeMap<i32, ChunkState>, Error> {
+pub async fn finished(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<i32, ChunkState>, Error> {
     let parts = ledger::checkpoints(&*sides.target, (cohort.subject(), "copy")).await?;
     let mut finished = BTreeMap::new();
     for (part, state) in parts {
         let Ok(chunk) = part.parse::<i32>() else {
             continue;
         };
-        let state = serde_json::from_value(state).map_err(|source| Error::Json {
-            what: "a chunk's checkpoint",
-            source,
-        })?;
+        let state =
+            serde_json::from_value(state).map_err(|source| Error::Json { what: "a chunk's checkpoint", source })?;
         finished.insert(chunk, state);
     }
     Ok(finished)
@@ -123,22 +115,12 @@ async fn estimate(cohort: &Cohort<'_>, sides: &Sides) -> Result<u64, Error> {
     let (Some(root), Ok(customers)) = (cohort.scope.root_table(), u64::try_from(customers)) else {
         return Ok(0);
     };
-    let rows: u64 = cohort
-        .scope
-        .owned
-        .iter()
-        .map(|owned| owned.table.estimated_rows)
-        .sum();
+    let rows: u64 = cohort.scope.owned.iter().map(|owned| owned.table.estimated_rows).sum();
     let all = root.table.estimated_rows.max(customers).max(1);
     Ok(u64::try_from(u128::from(rows) * u128::from(customers) / u128::from(all)).unwrap_or(0))
 }
 
-async fn copy_chunk(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    ownership: &Ownership,
-    chunk: i32,
-) -> Result<(), Error> {
+async fn copy_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership, chunk: i32) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -156,25 +138,12 @@ async fn copy_chunk(
 /// Whether all that is missing are shared rows, which may have been written after they were last brought.
 fn only_shared_rows_lack(cohort: &Cohort<'_>, findings: &[crate::contract::Finding]) -> bool {
     let shares = |object: &str| {
-        TableName::parse(object).is_some_and(|table| {
-            cohort
-                .scope
-                .reference_keys
-                .iter()
-                .any(|key| key.table == table)
-        })
+        TableName::parse(object).is_some_and(|table| cohort.scope.reference_keys.iter().any(|key| key.table == table))
     };
-    findings
-        .iter()
-        .all(|finding| finding.code == "OrphanRows" && shares(&finding.object))
+    findings.iter().all(|finding| finding.code == "OrphanRows" && shares(&finding.object))
 }
 
-async fn land_chunk(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    ownership: &Ownership,
-    chunk: i32,
-) -> Result<(), Error> {
+async fn land_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership, chunk: i32) -> Result<(), Error> {
     let range = Some((chunk, chunk));
     let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
@@ -184,17 +153,12 @@ async fn land_chunk(
         let select = owned.select_of_entry(cohort.entry, range);
         let name = owned.table.name.to_string();
         let mut rows = Rows::select(&source, &select, owned.format, &name).await?;
-        let sum = landing
-            .receive(&mut rows, (&owned.table, Shape::from(owned)))
-            .await?;
+        let sum = landing.receive(&mut rows, (&owned.table, Shape::from(owned))).await?;
         cohort.job.progress.advance(sum.rows);
         merge_sum(&mut state.tables, name, sum);
     }
     for owned in &cohort.scope.owned {
-        let landed = state
-            .tables
-            .get(&owned.table.name.to_string())
-            .map_or(0, |sum| sum.rows);
+        let landed = state.tables.get(&owned.table.name.to_string()).map_or(0, |sum| sum.rows);
         let count = owned.count_of_entry(cohort.entry, range);
         prove_reached(&landing, &owned.table.name, &count, landed).await?;
     }
@@ -203,21 +167,13 @@ async fn land_chunk(
     let violations = closure::of_entry(&landing, catalogue, cohort.entry, range).await?;
     closure::refuse(&violations)?;
     let key = (cohort.subject(), "copy", &*chunk.to_string());
-    let state = serde_json::to_value(&state).map_err(|source| Error::Json {
-        what: "a chunk's checkpoint",
-        source,
-    })?;
+    let state = serde_json::to_value(&state).map_err(|source| Error::Json { what: "a chunk's checkpoint", source })?;
     ledger::set_checkpoint(&*landing, key, &state).await?;
     landing.commit().await
 }
 
 /// Each landed row must lead to a customer of the chunk, and the customers must have no other rows.
-async fn prove_reached(
-    landing: &Landing<'_>,
-    table: &TableName,
-    count: &str,
-    landed: u64,
-) -> Result<(), Error> {
+async fn prove_reached(landing: &Landing<'_>, table: &TableName, count: &str, landed: u64) -> Result<(), Error> {
     let reached: i64 = landing
         .query_one(count, &[])
         .await

@@ -53,11 +53,7 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
 type Timings = BTreeMap<&'static str, i64>;
 
 /// While the source still writes: brings what it wrote since the copy, so that little is left for the pause.
-async fn approach(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    ownership: &Ownership,
-) -> Result<(), Error> {
+async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership) -> Result<(), Error> {
     if cohort.remainder {
         newborn::take_in(cohort, sides, Side::Source).await?;
     }
@@ -133,10 +129,8 @@ async fn bring(
     };
     let brought = bringing.bring(&portions, restore).await?;
     cohort.job.progress.advance(brought.rows());
-    let state = serde_json::to_value(&brought).map_err(|source| Error::Json {
-        what: "the sums of the cohort",
-        source,
-    })?;
+    let state =
+        serde_json::to_value(&brought).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
     ledger::set_checkpoint(&*landing, (cohort.subject(), "copy", TOTAL_PART), &state).await?;
     landing.commit().await?;
     Ok(brought)
@@ -146,14 +140,9 @@ async fn bring(
 async fn record(cohort: &Cohort<'_>, sides: &mut Sides, manifest: Reference) -> Result<(), Error> {
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     let ownership = ledger::ownership(&*landing, cohort.entry).await?;
-    let state = RestoreState {
-        manifest,
-        closed_epoch: ownership.epoch,
-    };
-    let state = serde_json::to_value(&state).map_err(|source| Error::Json {
-        what: "the record of a restore point",
-        source,
-    })?;
+    let state = RestoreState { manifest, closed_epoch: ownership.epoch };
+    let state =
+        serde_json::to_value(&state).map_err(|source| Error::Json { what: "the record of a restore point", source })?;
     let key = (cohort.subject(), "cutover", RESTORE_PART);
     ledger::set_checkpoint(&*landing, key, &state).await?;
     landing.commit().await
@@ -237,10 +226,8 @@ async fn report(cohort: &Cohort<'_>, sides: &Sides, timings: Timings) -> Result<
     let mut report = cohort.report(sides, ReportResult::Pass).await?;
     let key = (cohort.subject(), "copy", TOTAL_PART);
     if let Some(state) = ledger::checkpoint(&*sides.target, key).await? {
-        let brought: Brought = serde_json::from_value(state).map_err(|source| Error::Json {
-            what: "the sums of the cohort",
-            source,
-        })?;
+        let brought: Brought =
+            serde_json::from_value(state).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
         report.counts.insert("rows".into(), signed(brought.rows()));
         let difference = signed(brought.counts.total());
         report.counts.insert("difference".into(), difference);

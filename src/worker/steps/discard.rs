@@ -22,9 +22,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let removed = removal::remove(&cohort, &mut sides, Members::Release).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     removal::counted(&mut report, removed);
-    report
-        .timings
-        .insert("discard".into(), milliseconds(started));
+    report.timings.insert("discard".into(), milliseconds(started));
     Ok(report)
 }
 

@@ -27,27 +27,17 @@ impl<'j> Evidence<'j> {
             let path = format!("evidence/{subject}/{step}-{attempt}.jsonl");
             self.writer = Some(self.job.storage()?.writer(&path, 0)?);
         }
-        self.writer.as_mut().ok_or_else(|| Error::Input {
-            reason: "the evidence file was closed".into(),
-        })
+        self.writer.as_mut().ok_or_else(|| Error::Input { reason: "the evidence file was closed".into() })
     }
 
     /// Every noted key of a table, with its class.
-    pub async fn keys(
-        &mut self,
-        transaction: &Transaction<'_>,
-        keys: &KeyTable,
-    ) -> Result<(), Error> {
+    pub async fn keys(&mut self, transaction: &Transaction<'_>, keys: &KeyTable) -> Result<(), Error> {
         let writer = self.writer()?;
         keys.write_evidence(transaction, writer).await
     }
 
     /// The keys of the rows that break a constraint.
-    pub async fn violation(
-        &mut self,
-        transaction: &Transaction<'_>,
-        violation: &Violation,
-    ) -> Result<(), Error> {
+    pub async fn violation(&mut self, transaction: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
         let writer = self.writer()?;
         violation.write_evidence(transaction, writer).await
     }

@@ -31,8 +31,6 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     }
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     report.counts.insert("entriesFrozen".into(), frozen);
-    report
-        .timings
-        .insert("freeze".into(), milliseconds(started));
+    report.timings.insert("freeze".into(), milliseconds(started));
     Ok(report)
 }

@@ -1,5 +1,7 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
+pub mod assess;
+mod audit;
 pub mod backup;
 mod backup_include;
 mod backup_place;
@@ -12,12 +14,16 @@ pub mod evidence;
 pub mod freeze;
 pub mod newborn;
 pub mod pairs;
+pub mod prepare;
 pub mod references;
 pub mod removal;
 pub mod reopen;
+pub mod reporting;
 pub mod resume;
 pub mod return_;
+pub mod select;
+mod selection;
 pub mod snapshot;
 pub mod validate;
-pub mod verify_backup;
 pub mod verify;
+pub mod verify_backup;

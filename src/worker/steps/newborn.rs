@@ -17,29 +17,17 @@ use crate::worker::postgres::relay::{Batches, Rows};
 pub async fn take_in(cohort: &Cohort<'_>, sides: &mut Sides, born: Side) -> Result<u64, Error> {
     let entries = [entry::UNASSIGNED, cohort.entry];
     let (here, there) = match born {
-        Side::Source => (
-            (&mut sides.source, &sides.source_token),
-            (&mut sides.target, &sides.target_token),
-        ),
-        Side::Target => (
-            (&mut sides.target, &sides.target_token),
-            (&mut sides.source, &sides.source_token),
-        ),
+        Side::Source => ((&mut sides.source, &sides.source_token), (&mut sides.target, &sides.target_token)),
+        Side::Target => ((&mut sides.target, &sides.target_token), (&mut sides.source, &sides.source_token)),
     };
     let taking = fence::change_members(here.0, here.1, &entries).await?;
     let added = enter(cohort, &taking).await?;
-    taking
-        .commit()
-        .await
-        .map_err(Error::database("enter new customers"))?;
+    taking.commit().await.map_err(Error::database("enter new customers"))?;
     // Not only those just added: an attempt that ended between the two ledgers left the other one behind.
     let reading = super::snapshot::of(here.0).await?;
     let telling = fence::change_members(there.0, there.1, &entries).await?;
     tell(cohort, &reading, &telling).await?;
-    telling
-        .commit()
-        .await
-        .map_err(Error::database("enter new customers"))?;
+    telling.commit().await.map_err(Error::database("enter new customers"))?;
     Ok(added)
 }
 
@@ -51,17 +39,10 @@ async fn enter(cohort: &Cohort<'_>, transaction: &Transaction<'_>) -> Result<u64
         cohort.entry,
         cohort.scope.root.sql()
     );
-    transaction
-        .execute(&sql, &[])
-        .await
-        .map_err(Error::database("enter new customers"))
+    transaction.execute(&sql, &[]).await.map_err(Error::database("enter new customers"))
 }
 
-async fn tell(
-    cohort: &Cohort<'_>,
-    from: &Transaction<'_>,
-    to: &Transaction<'_>,
-) -> Result<(), Error> {
+async fn tell(cohort: &Cohort<'_>, from: &Transaction<'_>, to: &Transaction<'_>) -> Result<(), Error> {
     let failed = || Error::database("enter new customers in the other ledger");
     let Some(root) = cohort.scope.root_table() else {
         return Ok(());
@@ -71,16 +52,11 @@ async fn tell(
     )
     .await
     .map_err(failed())?;
-    let select = format!(
-        "select customer from godwit.member where entry = {} and chunk = {NEWBORN_CHUNK}",
-        cohort.entry
-    );
+    let select =
+        format!("select customer from godwit.member where entry = {} and chunk = {NEWBORN_CHUNK}", cohort.entry);
     // Text: the key's type need not be one whose binary form travels.
     let mut rows = Rows::select(from, &select, RowFormat::Text, "godwit.member").await?;
-    let sink = to
-        .copy_in::<_, Bytes>("copy pg_temp.godwit_newborn (customer) from stdin")
-        .await
-        .map_err(failed())?;
+    let sink = to.copy_in::<_, Bytes>("copy pg_temp.godwit_newborn (customer) from stdin").await.map_err(failed())?;
     let mut batches = Batches::new(sink, &root.table);
     rows.forward(&mut batches).await?;
     batches.finish().await?;

@@ -15,11 +15,7 @@ use crate::worker::postgres::session::{Session, side_name};
 const TIMEOUT: &str = "30s";
 
 /// Runs every pair; a finding for each that does not agree.
-pub async fn compare(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    pairs: &[QueryPair],
-) -> Result<Vec<Finding>, Error> {
+pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for pair in pairs {
         let on_source = (Side::Source, pair.source.as_str());
@@ -57,42 +53,24 @@ async fn number(
     name: &str,
 ) -> Result<Option<String>, Error> {
     let attempted = || format!("run the check {name} on the {}", side_name(side));
-    let transaction = session
-        .build_transaction()
-        .read_only(true)
-        .start()
-        .await
-        .map_err(Error::database(attempted()))?;
+    let transaction =
+        session.build_transaction().read_only(true).start().await.map_err(Error::database(attempted()))?;
     let settings = format!(
         "set local statement_timeout = '{TIMEOUT}'; set local godwit.cohort = {}; set local godwit.entry = {}",
         quote_literal(&cohort.identity.name),
         quote_literal(&cohort.entry.to_string())
     );
-    transaction
-        .batch_execute(&settings)
-        .await
-        .map_err(Error::database(attempted()))?;
-    let answer = first_value(&transaction, query)
-        .await
-        .map_err(Error::database(attempted()))?;
+    transaction.batch_execute(&settings).await.map_err(Error::database(attempted()))?;
+    let answer = first_value(&transaction, query).await.map_err(Error::database(attempted()))?;
     // Never committed: whatever the query opened or locked ends here.
-    transaction
-        .rollback()
-        .await
-        .map_err(Error::database(attempted()))?;
+    transaction.rollback().await.map_err(Error::database(attempted()))?;
     Ok(answer)
 }
 
-async fn first_value(
-    transaction: &Transaction<'_>,
-    query: &str,
-) -> Result<Option<String>, tokio_postgres::Error> {
+async fn first_value(transaction: &Transaction<'_>, query: &str) -> Result<Option<String>, tokio_postgres::Error> {
     // Prepared first: the extended protocol takes one statement only, so no COMMIT can follow a semicolon.
     transaction.prepare(query).await?;
-    let wrapped = format!(
-        "select * from ({}\n) as answer limit 1",
-        query.trim_end().trim_end_matches(';')
-    );
+    let wrapped = format!("select * from ({}\n) as answer limit 1", query.trim_end().trim_end_matches(';'));
     for message in transaction.simple_query(&wrapped).await? {
         if let SimpleQueryMessage::Row(row) = message {
             return Ok(row.get(0).map(ToOwned::to_owned));
@@ -101,11 +79,7 @@ async fn first_value(
     Ok(None)
 }
 
-async fn agree(
-    session: &Session,
-    (source, target): (&str, &str),
-    pair: &QueryPair,
-) -> Result<bool, Error> {
+async fn agree(session: &Session, (source, target): (&str, &str), pair: &QueryPair) -> Result<bool, Error> {
     session
         .query_one(
             "select pg_catalog.abs($1::text::numeric - $2::text::numeric) <= $3::text::numeric",
@@ -114,10 +88,6 @@ async fn agree(
         .await
         .and_then(|row| row.try_get(0))
         .map_err(|error| Error::Input {
-            reason: format!(
-                "the check {} cannot be compared as decimal numbers: {}",
-                pair.name,
-                Fault::from(error)
-            ),
+            reason: format!("the check {} cannot be compared as decimal numbers: {}", pair.name, Fault::from(error)),
         })
 }

@@ -35,9 +35,7 @@ pub async fn bring(
         landing: &landing,
         scope: &cohort.scope,
         catalog: &cohort.target_catalog,
-        extra: Extra::KeepUsed {
-            own: found.with_rows(),
-        },
+        extra: Extra::KeepUsed { own: found.with_rows() },
         expected: None,
     };
     let brought = bringing.bring(&portions, restore).await?;

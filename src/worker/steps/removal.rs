@@ -25,11 +25,7 @@ pub enum Members {
 }
 
 /// Removes the rows, chunk by chunk, and returns how many.
-pub async fn remove(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    members: Members,
-) -> Result<u64, Error> {
+pub async fn remove(cohort: &Cohort<'_>, sides: &mut Sides, members: Members) -> Result<u64, Error> {
     let ownership = ledger::ownership(&*sides.target, cohort.entry).await?;
     if ownership.owner != Owner::Source {
         return Err(Error::refused(
@@ -59,12 +55,7 @@ async fn unassigned_are_sources(sides: &Sides) -> Result<bool, Error> {
     Ok(unassigned.owner == Owner::Source)
 }
 
-async fn remove_chunk(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    ownership: &Ownership,
-    chunk: i32,
-) -> Result<u64, Error> {
+async fn remove_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership, chunk: i32) -> Result<u64, Error> {
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(ownership).await?;
     let mut removed = 0;
@@ -88,17 +79,8 @@ async fn remove_chunk(
 /// The rows are found through their own key: a table can be joined to its customers only as a whole.
 fn delete_of_entry(owned: &OwnedTable, entry: i32, chunks: Chunks) -> String {
     let table = &owned.table;
-    let key: Vec<_> = table
-        .primary_key
-        .iter()
-        .map(|column| quote_identifier(column))
-        .collect();
-    let prefixed = |prefix: &str| {
-        key.iter()
-            .map(|column| format!("{prefix}.{column}"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let key: Vec<_> = table.primary_key.iter().map(|column| quote_identifier(column)).collect();
+    let prefixed = |prefix: &str| key.iter().map(|column| format!("{prefix}.{column}")).collect::<Vec<_>>().join(", ");
     format!(
         "delete from {} as gone where ({}) in (select {} {})",
         table.name.sql(),
@@ -124,10 +106,7 @@ async fn prove(cohort: &Cohort<'_>, sides: &mut Sides, release: bool) -> Result<
             .query_one(&owned.count_of_entry(cohort.entry, None), &[])
             .await
             .and_then(|row| row.try_get(0))
-            .map_err(Error::database(format!(
-                "count what is left of {}",
-                owned.table.name
-            )))?;
+            .map_err(Error::database(format!("count what is left of {}", owned.table.name)))?;
         if left > 0 {
             return Err(Error::refused(
                 exit::DATA_DIFFERS,
@@ -145,46 +124,25 @@ async fn prove(cohort: &Cohort<'_>, sides: &mut Sides, release: bool) -> Result<
     landing.commit().await?;
     if release {
         let members = [entry::UNASSIGNED, cohort.entry];
-        let releasing =
-            fence::change_members(&mut sides.target, &sides.target_token, &members).await?;
+        let releasing = fence::change_members(&mut sides.target, &sides.target_token, &members).await?;
         forget(&releasing, cohort, true).await?;
-        return releasing
-            .commit()
-            .await
-            .map_err(Error::database("release the cohort's customers"));
+        return releasing.commit().await.map_err(Error::database("release the cohort's customers"));
     }
     forget(&*sides.target, cohort, false).await
 }
 
-async fn forget_on_source(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    release: bool,
-) -> Result<(), Error> {
+async fn forget_on_source(cohort: &Cohort<'_>, sides: &mut Sides, release: bool) -> Result<(), Error> {
     let members = [entry::UNASSIGNED, cohort.entry];
     let releasing = fence::change_members(&mut sides.source, &sides.source_token, &members).await?;
     forget(&releasing, cohort, release).await?;
-    releasing
-        .commit()
-        .await
-        .map_err(Error::database("release the cohort's customers"))
+    releasing.commit().await.map_err(Error::database("release the cohort's customers"))
 }
 
 /// Drops what the steps recorded, and the members when they are released; reports and the journal stay.
-async fn forget(
-    client: &impl tokio_postgres::GenericClient,
-    cohort: &Cohort<'_>,
-    release: bool,
-) -> Result<(), Error> {
+async fn forget(client: &impl tokio_postgres::GenericClient, cohort: &Cohort<'_>, release: bool) -> Result<(), Error> {
     let failed = || Error::database("release the cohort's customers");
     if release {
-        client
-            .execute(
-                "delete from godwit.member where entry = $1",
-                &[&cohort.entry],
-            )
-            .await
-            .map_err(failed())?;
+        client.execute("delete from godwit.member where entry = $1", &[&cohort.entry]).await.map_err(failed())?;
     }
     client
         .execute(

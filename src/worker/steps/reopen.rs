@@ -27,13 +27,9 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     removal::counted(&mut report, removed);
     let difference = signed(shared.counts.total());
-    report
-        .counts
-        .insert("referenceDifference".into(), difference);
+    report.counts.insert("referenceDifference".into(), difference);
     report.timings.insert("open".into(), opened);
-    report
-        .timings
-        .insert("reopen".into(), milliseconds(started));
+    report.timings.insert("reopen".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -52,8 +48,7 @@ async fn open(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
                     blocker(
                         "NotFrozen",
                         "godwit.ownership",
-                        "The target is still the owner; Freeze, Return and Verify come first."
-                            .into(),
+                        "The target is still the owner; Freeze, Return and Verify come first.".into(),
                     ),
                 ));
             }

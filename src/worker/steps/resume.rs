@@ -9,12 +9,8 @@ use crate::worker::Error;
 use crate::worker::Job;
 
 /// Long enough for a server to restart or a standby to be promoted; then the Job's next attempt goes on.
-const WAITS: [Duration; 4] = [
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(8),
-];
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
 
 /// Runs `step` until it comes to an answer.
 ///

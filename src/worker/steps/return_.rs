@@ -64,9 +64,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let stored = store_manifest(&cohort, (&state, &storage), &aside).await?;
     report.evidence_uri = Some(stored.path);
     report.digest = Some(stored.digest);
-    report
-        .timings
-        .insert("return".into(), milliseconds(started));
+    report.timings.insert("return".into(), milliseconds(started));
     let detail = json!({"setAside": report.counts, "tablesRestored": restored});
     cohort.note(&sides, "returned", detail).await?;
     Ok(report)
@@ -79,11 +77,7 @@ async fn refuse_unless_frozen(cohort: &Cohort<'_>, sides: &Sides) -> Result<(), 
     }
     Err(Error::refused(
         exit::DATA_DIFFERS,
-        blocker(
-            "NotFrozen",
-            "godwit.ownership",
-            "The cohort may still be written; Freeze comes first.".into(),
-        ),
+        blocker("NotFrozen", "godwit.ownership", "The cohort may still be written; Freeze comes first.".into()),
     ))
 }
 
@@ -100,10 +94,7 @@ async fn set_aside(
     (manifest, storage): (&Manifest, &Storage),
 ) -> Result<Vec<SetAside>, Error> {
     let target = snapshot::of(&mut sides.target).await?;
-    let compared = Compared {
-        original: manifest.origin(storage),
-        copy: Origin::Database(&target),
-    };
+    let compared = Compared { original: manifest.origin(storage), copy: Origin::Database(&target) };
     let mut aside = Vec::new();
     for (number, portion) in portions(cohort, manifest).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
@@ -112,21 +103,9 @@ async fn set_aside(
             continue;
         }
         let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared
-            .note(portion, &digests, &[(&target, &keys)])
-            .await?;
-        let folder = format!(
-            "set-aside/{}/{}",
-            cohort.subject(),
-            cohort.job.input.attempt
-        );
-        let files = Export {
-            transaction: &target,
-            storage,
-            keys: &keys,
-            folder: &folder,
-            number,
-        };
+        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
+        let folder = format!("set-aside/{}/{}", cohort.subject(), cohort.job.input.attempt);
+        let files = Export { transaction: &target, storage, keys: &keys, folder: &folder, number };
         aside.push(files.write(counts).await?);
     }
     Ok(aside)
@@ -151,29 +130,11 @@ impl Export<'_> {
             files: BTreeMap::new(),
         };
         let shape = self.keys.shape();
-        let only_keys = Shape {
-            columns: shape.keys,
-            ..shape
-        };
+        let only_keys = Shape { columns: shape.keys, ..shape };
         for (name, rows, select, shape) in [
-            (
-                "inserted",
-                counts.extra,
-                self.keys.select_rows(&[Class::Extra]),
-                shape,
-            ),
-            (
-                "updated",
-                counts.different,
-                self.keys.select_rows(&[Class::Different]),
-                shape,
-            ),
-            (
-                "deleted",
-                counts.missing,
-                self.keys.select_keys(&[Class::Missing]),
-                only_keys,
-            ),
+            ("inserted", counts.extra, self.keys.select_rows(&[Class::Extra]), shape),
+            ("updated", counts.different, self.keys.select_rows(&[Class::Different]), shape),
+            ("deleted", counts.missing, self.keys.select_keys(&[Class::Missing]), only_keys),
         ] {
             if rows > 0 {
                 let file = self.file(name, &select, (shape, rows)).await?;
@@ -183,12 +144,7 @@ impl Export<'_> {
         Ok(aside)
     }
 
-    async fn file(
-        &self,
-        name: &str,
-        select: &str,
-        (shape, expected): (Shape, u64),
-    ) -> Result<Stored, Error> {
+    async fn file(&self, name: &str, select: &str, (shape, expected): (Shape, u64)) -> Result<Stored, Error> {
         let path = file_path(self.folder, self.number, &format!("{name}.copy"));
         let mut writer = self.storage.writer(&path, 0)?;
         let table = self.keys.table().name.to_string();
@@ -200,11 +156,7 @@ impl Export<'_> {
         })
         .await?;
         if written != expected {
-            return Err(Error::RowsLost {
-                table,
-                sent: expected,
-                landed: written,
-            });
+            return Err(Error::RowsLost { table, sent: expected, landed: written });
         }
         Ok(writer.finish().await?)
     }
@@ -245,14 +197,10 @@ async fn restore(
     for portion in &changed {
         pass(portion).await?;
         let mut rows = manifest.origin(storage).open(portion).await?;
-        let landed = landing
-            .receive(&mut rows, (portion.table, portion.shape))
-            .await?;
+        let landed = landing.replace(&mut rows, (portion.table, portion.shape)).await?;
         let found = Origin::Database(&landing).sum(portion).await?;
         if landed != found {
-            return Err(Error::CopyDiffers {
-                table: portion.name(),
-            });
+            return Err(Error::CopyDiffers { table: portion.name() });
         }
     }
     let catalogue = (&cohort.scope, &cohort.source_catalog);
@@ -268,10 +216,7 @@ fn tell(report: &mut Report, aside: &[SetAside]) {
         ("setAsideInserted", sum(|table| table.inserted)),
         ("setAsideUpdated", sum(|table| table.updated)),
         ("setAsideDeleted", sum(|table| table.deleted)),
-        (
-            "setAside",
-            sum(|table| table.inserted + table.updated + table.deleted),
-        ),
+        ("setAside", sum(|table| table.inserted + table.updated + table.deleted)),
     ] {
         report.counts.insert(name.into(), count);
     }
@@ -288,14 +233,8 @@ async fn store_manifest(
         "since": state.manifest,
         "tables": aside,
     });
-    let path = format!(
-        "set-aside/{}/{}/manifest.json",
-        cohort.subject(),
-        cohort.job.input.attempt
-    );
-    let bytes = serde_json::to_vec_pretty(&manifest).map_err(|source| Error::Json {
-        what: "the manifest of what was set aside",
-        source,
-    })?;
+    let path = format!("set-aside/{}/{}/manifest.json", cohort.subject(), cohort.job.input.attempt);
+    let bytes = serde_json::to_vec_pretty(&manifest)
+        .map_err(|source| Error::Json { what: "the manifest of what was set aside", source })?;
     Ok(storage.put_bytes(&path, bytes).await?)
 }

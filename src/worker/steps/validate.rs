@@ -5,9 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::cohort::{
-    Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed,
-};
+use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::{pairs, resume, snapshot};
@@ -29,20 +27,12 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
     let (cohort, mut sides) = Cohort::open(job).await?;
     let expected = expected(&cohort, &sides).await?;
     let mut evidence = Evidence::new(job);
-    let mut findings = soundness::missing_constraints(
-        &cohort.scope,
-        &cohort.source_catalog,
-        &cohort.target_catalog,
-    );
+    let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
     let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
     findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
     findings.extend(pairs::compare(&cohort, &mut sides, checks).await?);
-    let result = if findings.is_empty() {
-        ReportResult::Pass
-    } else {
-        ReportResult::Fail
-    };
+    let result = if findings.is_empty() { ReportResult::Pass } else { ReportResult::Fail };
     let mut report = cohort.report(&sides, result).await?;
     report.digest = Some(digest_of(&expected)?);
     evidence.finish(&mut report).await?;
@@ -57,17 +47,12 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
         report.counts.insert(name.into(), signed(count));
     }
     report.findings = findings;
-    report
-        .timings
-        .insert("validate".into(), milliseconds(started));
+    report.timings.insert("validate".into(), milliseconds(started));
     Ok(report)
 }
 
 fn digest_of(expected: &BTreeMap<String, Sum>) -> Result<String, Error> {
-    let text = serde_json::to_vec(expected).map_err(|source| Error::Json {
-        what: "the sums of the tables",
-        source,
-    })?;
+    let text = serde_json::to_vec(expected).map_err(|source| Error::Json { what: "the sums of the tables", source })?;
     Ok(storage::digest(&text))
 }
 
@@ -77,21 +62,15 @@ fn digest_of(expected: &BTreeMap<String, Sum>) -> Result<String, Error> {
 pub async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<String, Sum>, Error> {
     let key = (cohort.subject(), "copy", TOTAL_PART);
     if let Some(state) = ledger::checkpoint(&*sides.target, key).await? {
-        let brought: Brought = serde_json::from_value(state).map_err(|source| Error::Json {
-            what: "the sums of the cohort",
-            source,
-        })?;
+        let brought: Brought =
+            serde_json::from_value(state).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
         return Ok(brought.tables);
     }
     let landed = finished(cohort, sides).await?;
-    if let Some(chunk) = chunks(cohort, sides)
-        .await?
-        .iter()
-        .find(|chunk| **chunk != NEWBORN_CHUNK && !landed.contains_key(*chunk))
+    if let Some(chunk) =
+        chunks(cohort, sides).await?.iter().find(|chunk| **chunk != NEWBORN_CHUNK && !landed.contains_key(*chunk))
     {
-        return Err(Error::NotInLedger {
-            what: format!("a copy of chunk {chunk}; Copy comes first"),
-        });
+        return Err(Error::NotInLedger { what: format!("a copy of chunk {chunk}; Copy comes first") });
     }
     let mut sums = BTreeMap::new();
     for owned in &cohort.scope.owned {
@@ -118,15 +97,9 @@ async fn rows(
 ) -> Result<RowsCompared, Error> {
     let source = snapshot::of(&mut sides.source).await?;
     let target = snapshot::of(&mut sides.target).await?;
-    let compared = Compared {
-        original: Origin::Database(&source),
-        copy: Origin::Database(&target),
-    };
+    let compared = Compared { original: Origin::Database(&source), copy: Origin::Database(&target) };
     let mut outcome = RowsCompared::default();
-    for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry)
-        .iter()
-        .enumerate()
-    {
+    for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
         let copied = digests.1.total();
         cohort.job.progress.advance(copied.rows);
@@ -135,9 +108,7 @@ async fn rows(
             continue;
         }
         let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared
-            .note(portion, &digests, &[(&target, &keys)])
-            .await?;
+        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
         if differs {
             evidence.keys(&target, &keys).await?;
             outcome.findings.push(blocker(
@@ -183,8 +154,5 @@ pub fn refuse(findings: Vec<Finding>) -> Result<(), Error> {
     if findings.is_empty() {
         return Ok(());
     }
-    Err(Error::Refused {
-        exit: exit::DATA_DIFFERS,
-        findings,
-    })
+    Err(Error::Refused { exit: exit::DATA_DIFFERS, findings })
 }

@@ -30,22 +30,14 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
         rows = compare(&cohort, &mut sides, state, (&mut evidence, &mut findings)).await?;
     }
     findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
-    let result = if findings.is_empty() {
-        ReportResult::Pass
-    } else {
-        ReportResult::Fail
-    };
+    let result = if findings.is_empty() { ReportResult::Pass } else { ReportResult::Fail };
     let mut report = cohort.report(&sides, result).await?;
     report.digest = handed_over.map(|state| state.manifest.digest);
     evidence.finish(&mut report).await?;
     report.counts.insert("rows".into(), signed(rows));
-    report
-        .counts
-        .insert("differences".into(), signed(findings.len() as u64));
+    report.counts.insert("differences".into(), signed(findings.len() as u64));
     report.findings = findings;
-    report
-        .timings
-        .insert("verify".into(), milliseconds(started));
+    report.timings.insert("verify".into(), milliseconds(started));
     Ok(report)
 }
 
@@ -59,10 +51,7 @@ async fn compare(
     let storage = cohort.job.storage()?;
     let manifest = Manifest::load(&storage, &state.manifest).await?;
     let source = snapshot::of(&mut sides.source).await?;
-    let compared = Compared {
-        original: manifest.origin(&storage),
-        copy: Origin::Database(&source),
-    };
+    let compared = Compared { original: manifest.origin(&storage), copy: Origin::Database(&source) };
     let mut rows = 0;
     for (number, portion) in portions(cohort, &manifest).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
@@ -74,9 +63,7 @@ async fn compare(
             continue;
         }
         let keys = KeyTable::create(&source, portion.table, portion.shape, number).await?;
-        let counts = compared
-            .note(portion, &digests, &[(&source, &keys)])
-            .await?;
+        let counts = compared.note(portion, &digests, &[(&source, &keys)]).await?;
         evidence.keys(&source, &keys).await?;
         findings.push(blocker(
             "RowsDiffer",

@@ -11,9 +11,7 @@ use super::cohort::{milliseconds, signed};
 use crate::contract::{EvidenceRef, Finding, Report, ReportResult, Severity};
 use crate::worker::error::Fault;
 use crate::worker::postgres::identifier::{TableName, quote_identifier, quote_literal};
-use crate::worker::postgres::manifest::{
-    Manifest, PartitionFile, SchemaFact, TableBackup, blocker,
-};
+use crate::worker::postgres::manifest::{Manifest, PartitionFile, SchemaFact, TableBackup, blocker};
 use crate::worker::postgres::relay::{Batches, head, tail};
 use crate::worker::postgres::restore::{PartReader, copy_target, findings_of};
 use crate::worker::postgres::row::{Framing, RowError, Sum, row_hash};
@@ -41,35 +39,18 @@ pub async fn run(job: &Job, backup: &EvidenceRef) -> Result<Report, Error> {
     }
     let total = manifest.tables.iter().map(|table| table.sum.rows).sum();
     job.progress.set_total(total);
-    let mut trial = Trial {
-        job,
-        storage,
-        manifest,
-        findings,
-    };
+    let mut trial = Trial { job, storage, manifest, findings };
     trial.run().await?;
-    let Trial {
-        manifest,
-        mut findings,
-        ..
-    } = trial;
+    let Trial { manifest, mut findings, .. } = trial;
     findings.sort_by_key(|finding| finding.severity);
     let mut report = report(backup, &manifest, findings);
-    report
-        .timings
-        .insert("verify".into(), milliseconds(started));
+    report.timings.insert("verify".into(), milliseconds(started));
     Ok(report)
 }
 
 fn report(backup: &EvidenceRef, manifest: &Manifest, findings: Vec<Finding>) -> Report {
-    let blocked = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Blocker);
-    let mut report = Report::new(if blocked {
-        ReportResult::Fail
-    } else {
-        ReportResult::Pass
-    });
+    let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
+    let mut report = Report::new(if blocked { ReportResult::Fail } else { ReportResult::Pass });
     report.digest = Some(backup.digest.clone());
     report.evidence_uri = Some(backup.uri.clone());
     let tables = &manifest.tables;
@@ -98,12 +79,8 @@ struct Trial<'j> {
 
 impl Trial<'_> {
     async fn run(&mut self) -> Result<(), Error> {
-        let pre_data = self
-            .small_file(&self.manifest.schema.pre_data.clone())
-            .await?;
-        let post_data = self
-            .small_file(&self.manifest.schema.post_data.clone())
-            .await?;
+        let pre_data = self.small_file(&self.manifest.schema.pre_data.clone()).await?;
+        let post_data = self.small_file(&self.manifest.schema.post_data.clone()).await?;
         for include in self.manifest.includes.clone() {
             for file in &include.files {
                 self.small_file(file).await?;
@@ -114,11 +91,7 @@ impl Trial<'_> {
         };
         let sandbox = Sandbox::start(&self.job.mounts.scratch).await?;
         let uri = sandbox.uri();
-        let purpose = Purpose {
-            side: "sandbox",
-            name: "godwit verify-backup".into(),
-            read_only: false,
-        };
+        let purpose = Purpose { side: "sandbox", name: "godwit verify-backup".into(), read_only: false };
         let mut session = connect(&uri, purpose).await?;
         self.create_roles(&session).await?;
         let errors = dump::apply(&uri, &pre_data).await?;
@@ -141,9 +114,7 @@ impl Trial<'_> {
             Ok(bytes) if crate::worker::storage::digest(&bytes) == file.digest => {
                 return Ok(Some(bytes.to_vec()));
             }
-            Ok(_) | Err(StorageError::TooLarge { .. }) => {
-                ("BackupFileDamaged", "is damaged: its digest differs")
-            }
+            Ok(_) | Err(StorageError::TooLarge { .. }) => ("BackupFileDamaged", "is damaged: its digest differs"),
             Err(StorageError::Missing { .. }) => ("BackupFileMissing", "is not in storage"),
             Err(error) => return Err(error.into()),
         };
@@ -174,9 +145,7 @@ impl Trial<'_> {
                 "do $$ begin create role {}; exception when duplicate_object then null; end $$",
                 quote_identifier(role)
             );
-            session
-                .run("create the roles that the schema names", &create)
-                .await?;
+            session.run("create the roles that the schema names", &create).await?;
         }
         Ok(())
     }
@@ -205,28 +174,18 @@ impl Trial<'_> {
         }
         let mut whole = true;
         for file in &table.files {
-            session
-                .run("mark the beginning of a file", "savepoint file")
-                .await?;
+            session.run("mark the beginning of a file", "savepoint file").await?;
             match self.load(session, table, file).await {
-                Ok(()) => {
-                    session
-                        .run("keep a file's rows", "release savepoint file")
-                        .await?
-                }
+                Ok(()) => session.run("keep a file's rows", "release savepoint file").await?,
                 Err(Error::Refused { findings, .. }) => {
                     whole = false;
                     self.findings.extend(findings);
-                    session
-                        .run("drop a file's rows", "rollback to savepoint file")
-                        .await?;
+                    session.run("drop a file's rows", "rollback to savepoint file").await?;
                 }
                 Err(error) if session.is_closed() => return Err(error),
                 Err(error) => {
                     whole = false;
-                    session
-                        .run("drop a file's rows", "rollback to savepoint file")
-                        .await?;
+                    session.run("drop a file's rows", "rollback to savepoint file").await?;
                     self.not_restored(&name, error)?;
                 }
             }
@@ -243,29 +202,16 @@ impl Trial<'_> {
             return Err(error);
         };
         let message = format!("The sandbox did not take the table's rows: {source}");
-        self.findings
-            .push(blocker("TableNotRestored", &name.to_string(), message));
+        self.findings.push(blocker("TableNotRestored", &name.to_string(), message));
         Ok(())
     }
 
     /// Loads one file; its own damage is told before what the server says about its rows.
-    async fn load(
-        &self,
-        session: &Session,
-        table: &TableBackup,
-        file: &PartitionFile,
-    ) -> Result<(), Error> {
+    async fn load(&self, session: &Session, table: &TableBackup, file: &PartitionFile) -> Result<(), Error> {
         let mut part = PartReader::open(&self.storage, table, file).await?;
         let format = table.routed.format;
-        let copy = format!(
-            "{} from stdin {}",
-            copy_target(&table.routed),
-            format.copy_options()
-        );
-        let sink = session
-            .copy_in(&copy)
-            .await
-            .map_err(Error::database(format!("restore {}", table.name())))?;
+        let copy = format!("{} from stdin {}", copy_target(&table.routed), format.copy_options());
+        let sink = session.copy_in(&copy).await.map_err(Error::database(format!("restore {}", table.name())))?;
         let mut into = Batches::into_table(sink, &table.name());
         let mut refused = into.push(head(format)).await.err();
         let mut rows = 0;
@@ -284,10 +230,7 @@ impl Trial<'_> {
         if landed == rows {
             return Ok(());
         }
-        let message = format!(
-            "The sandbox took {landed} of the {rows} rows of {}.",
-            file.file.path
-        );
+        let message = format!("The sandbox took {landed} of the {rows} rows of {}.", file.file.path);
         let finding = blocker("RowsLost", &table.name().to_string(), message);
         Err(Error::refused(crate::contract::exit::DATA_DIFFERS, finding))
     }
@@ -297,18 +240,9 @@ impl Trial<'_> {
         let (name, format) = (table.name(), table.routed.format);
         let reading = || Error::database(format!("read the restored {name}"));
         let rows = |source: RowError| Error::Rows { source };
-        let columns: Vec<String> = table
-            .routed
-            .columns
-            .iter()
-            .map(|column| quote_identifier(&column.name))
-            .collect();
-        let copy = format!(
-            "copy (select {} from {}) to stdout {}",
-            columns.join(", "),
-            name.sql(),
-            format.copy_options()
-        );
+        let columns: Vec<String> = table.routed.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let copy =
+            format!("copy (select {} from {}) to stdout {}", columns.join(", "), name.sql(), format.copy_options());
         let stream = session.copy_out(&copy).await.map_err(reading())?;
         let mut stream = std::pin::pin!(stream);
         let mut framing = Framing::new(format, columns.len());
@@ -325,8 +259,7 @@ impl Trial<'_> {
                 "The restored table has {} rows, the backup counted {}; the rows differ.",
                 sum.rows, table.sum.rows
             );
-            self.findings
-                .push(blocker("RestoredRowsDiffer", &name.to_string(), message));
+            self.findings.push(blocker("RestoredRowsDiffer", &name.to_string(), message));
         }
         Ok(())
     }
@@ -345,9 +278,7 @@ impl Trial<'_> {
                 Err(error) => Err(error),
             };
             let problem = match restored {
-                Ok(state)
-                    if (state.last, state.called) == (backup.last_value, backup.is_called) =>
-                {
+                Ok(state) if (state.last, state.called) == (backup.last_value, backup.is_called) => {
                     continue;
                 }
                 Ok(_) => "its value differs from the backup's".to_owned(),
@@ -355,40 +286,30 @@ impl Trial<'_> {
                 Err(error) => return Err(error),
             };
             let message = format!("The sequence could not be restored: {problem}");
-            self.findings
-                .push(blocker("SequenceNotRestored", &name.to_string(), message));
+            self.findings.push(blocker("SequenceNotRestored", &name.to_string(), message));
         }
         Ok(())
     }
 
     /// Foreign keys among them were checked by the server when it created them: they are the proof that references hold.
     async fn compare_facts(&mut self, session: &Session) -> Result<(), Error> {
-        let restored: BTreeMap<_, SchemaFact> = dump::facts(&**session)
-            .await?
-            .into_iter()
-            .map(|fact| (key_of(&fact), fact))
-            .collect();
+        let restored: BTreeMap<_, SchemaFact> =
+            dump::facts(&**session).await?.into_iter().map(|fact| (key_of(&fact), fact)).collect();
         // Another release may print the same definition differently.
-        let same_release =
-            self.manifest.server_version / 10_000 == session.server_version() / 10_000;
+        let same_release = self.manifest.server_version / 10_000 == session.server_version() / 10_000;
         let ours: Vec<TableName> = self.manifest.tables.iter().map(TableBackup::name).collect();
         for fact in &self.manifest.schema.facts {
             let problem = match restored.get(&key_of(fact)) {
                 None => "is missing after the restore",
-                Some(found) if fact.in_force && !found.in_force => {
-                    "is not in force after the restore"
-                }
+                Some(found) if fact.in_force && !found.in_force => "is not in force after the restore",
                 Some(found) if same_release && found.definition != fact.definition => {
                     "has another definition after the restore"
                 }
                 Some(_) => continue,
             };
             let table = TableName::new(&fact.schema, &fact.table);
-            let mut finding = blocker(
-                "SchemaNotRestored",
-                &table.to_string(),
-                format!("The {} {} {problem}.", fact.kind, fact.name),
-            );
+            let mut finding =
+                blocker("SchemaNotRestored", &table.to_string(), format!("The {} {} {problem}.", fact.kind, fact.name));
             if !ours.contains(&table) {
                 finding.severity = Severity::Warning;
             }
@@ -407,28 +328,16 @@ impl Trial<'_> {
                 return Ok(());
             }
         };
-        let transaction = session
-            .transaction()
-            .await
-            .map_err(|error| Error::Database {
-                attempted: "look at the restored sequences".into(),
-                source: Fault::from(error),
-            })?;
+        let transaction = session.transaction().await.map_err(|error| Error::Database {
+            attempted: "look at the restored sequences".into(),
+            source: Fault::from(error),
+        })?;
         let behind = soundness::sequences_behind(&transaction, (&scope, &catalog)).await?;
-        self.findings
-            .extend(behind.into_iter().map(|finding| Finding {
-                severity: Severity::Warning,
-                ..finding
-            }));
+        self.findings.extend(behind.into_iter().map(|finding| Finding { severity: Severity::Warning, ..finding }));
         Ok(())
     }
 }
 
 fn key_of(fact: &SchemaFact) -> (String, String, String, String) {
-    (
-        fact.schema.clone(),
-        fact.table.clone(),
-        fact.kind.clone(),
-        fact.name.clone(),
-    )
+    (fact.schema.clone(), fact.table.clone(), fact.kind.clone(), fact.name.clone())
 }

@@ -1,0 +1,102 @@
+# One recipe per task; CI calls `make test` and nothing else. `make help` lists them.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The cluster that `make demo` leaves running for a look around; `make demo-down` removes it.
+DEMO_DIR ?= $(CURDIR)/target/demo
+CLUSTER_TOOL := $(CURDIR)/target/cluster
+HELM := $(CURDIR)/target/tools/helm
+IMAGE_DIR := $(CURDIR)/target/images
+# `own`: a cluster of our own, from tests/cluster. `current`: the one that kubectl points at. `kind`: one that kind makes.
+CLUSTER ?= own
+export GODWIT_CLUSTER_TOOL := $(CLUSTER_TOOL)
+export GODWIT_HELM := $(HELM)
+export GODWIT_IMAGES := $(IMAGE_DIR)
+
+KUBERNETES := v1.34.4
+VERSION_PACKAGE := k8s.io/component-base/version
+GO_LDFLAGS := -s -w -X $(VERSION_PACKAGE).gitVersion=$(KUBERNETES) -X $(VERSION_PACKAGE).gitMajor=1 -X $(VERSION_PACKAGE).gitMinor=34
+
+.PHONY: help
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+.PHONY: build
+build: ## the operator and worker binary, optimised
+	cargo build --release --locked
+
+.PHONY: fmt
+fmt: ## format all sources
+	cargo fmt
+	cd tests/cluster && gofmt -w .
+
+.PHONY: lint
+lint: ## formatting and lints; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cd tests/cluster && test -z "$$(gofmt -l .)" && go vet ./...
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+.PHONY: generate
+generate: ## write the CRDs anew from the types, also for the chart
+	cargo run --quiet --locked -- crds --out crds
+	mkdir -p charts/godwit/files/crds && cp crds/*.yaml charts/godwit/files/crds/
+
+.PHONY: docs
+docs: ## the sources' documentation, without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+
+.PHONY: test
+test: lint docs test-pure test-postgres test-apiserver test-chart test-node ## every test tier
+
+.PHONY: test-pure
+test-pure: ## decisions, builders, golden traces: seconds
+	cargo test --locked --lib --bins --test plan --test rooms_do_not_leak --test generated_files
+	cargo test --locked --example crm
+
+.PHONY: test-postgres
+test-postgres: postgres-server ## the worker against real PostgreSQL servers
+	cargo test --locked --test postgres
+
+.PHONY: test-apiserver
+test-apiserver: $(CLUSTER_TOOL) ## the operator against a real API server
+	cargo test --locked --test apiserver
+
+.PHONY: test-chart
+test-chart: $(HELM) ## the chart: lint, schema, rendered output
+	$(HELM) lint --strict charts/godwit
+	cargo test --locked --test chart
+
+.PHONY: test-node
+test-node: $(CLUSTER_TOOL) $(HELM) images ## both demos on a real node, asserted
+	cargo test --locked --test node -- --nocapture
+
+.PHONY: images
+images: $(CLUSTER_TOOL) ## images without a registry: godwit and the demo's CRM
+	cargo build --release --locked --bin godwit --example crm
+	$(CLUSTER_TOOL) image build --all --out $(IMAGE_DIR)
+
+.PHONY: demo
+demo: $(CLUSTER_TOOL) $(HELM) images ## a CRM with live traffic moves cohort by cohort on a real cluster
+	target/release/examples/crm demo --cluster $(CLUSTER) --dir $(DEMO_DIR)
+
+.PHONY: demo-rollback
+demo-rollback: $(CLUSTER_TOOL) $(HELM) images ## the second cohort's links break after its cutover, and Godwit brings it back
+	target/release/examples/crm demo-rollback --cluster $(CLUSTER) --dir $(DEMO_DIR)
+
+.PHONY: demo-down
+demo-down: $(CLUSTER_TOOL) ## remove the demo's cluster: every process, mount and link it made
+	$(CLUSTER_TOOL) down --dir $(DEMO_DIR)
+
+.PHONY: postgres-server
+postgres-server:
+	@if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql; \
+	  else echo "PostgreSQL's server is missing: install the Debian package 'postgresql'" >&2; exit 1; fi; fi
+
+$(CLUSTER_TOOL): $(wildcard tests/cluster/*.go) tests/cluster/go.mod tests/cluster/go.sum
+	cd tests/cluster && CGO_ENABLED=0 go build -trimpath -ldflags "$(GO_LDFLAGS)" -o $@ .
+
+$(HELM): $(CLUSTER_TOOL)
+	$(CLUSTER_TOOL) tools --out $(dir $@)

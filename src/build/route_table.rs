@@ -1,0 +1,49 @@
+//! The route table: a `ConfigMap` from which applications learn which side owns a cohort.
+//! Applied by `controller/perform.rs` under its own field manager. Must hold only what the decision says.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Owner, labels};
+use crate::api::names::{LABEL_COMPONENT, LABEL_OWNER_UID};
+use crate::contract::Identity;
+use crate::plan::decision::RouteTableContent;
+
+/// Key of the table in the `ConfigMap`.
+pub const ROUTES_KEY: &str = "routes.json";
+
+/// The `ConfigMap` as it must read; owned by the Migration.
+pub fn build_route_table(migration: &Identity, content: &RouteTableContent) -> ConfigMap {
+    let owner = Owner { kind: "Migration", identity: migration };
+    let mut labels = labels::of_child(migration);
+    labels.insert(LABEL_COMPONENT.to_owned(), "route-table".to_owned());
+    labels.insert(LABEL_OWNER_UID.to_owned(), migration.uid.clone());
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(content.config_map.clone()),
+            namespace: Some(migration.namespace.clone()),
+            labels: Some(labels),
+            owner_references: Some(vec![owner.reference()]),
+            ..ObjectMeta::default()
+        },
+        data: Some([(ROUTES_KEY.to_owned(), content.routes.clone())].into()),
+        ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_table_is_owned_by_its_migration_and_holds_the_routes_unchanged() {
+        let migration = Identity { namespace: "shop".into(), name: "crm".into(), uid: "uid-7".into() };
+        let content = RouteTableContent { config_map: "crm-routes".into(), routes: "{\"v\":1}".into() };
+        let map = build_route_table(&migration, &content);
+        assert_eq!(map.metadata.name.as_deref(), Some("crm-routes"));
+        assert_eq!(map.metadata.namespace.as_deref(), Some("shop"));
+        assert_eq!(map.data.unwrap()["routes.json"], "{\"v\":1}");
+        let owner = &map.metadata.owner_references.unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Migration", "uid-7"));
+    }
+}

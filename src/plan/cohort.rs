@@ -1,0 +1,489 @@
+//! The Cohort's next step: Pending → Select → Copy → Validate → Cutover → Soak → Done, and the ways back.
+//! Called by `controller/` with what it observed. Pure and total; the outcome of a Job enters only when it was seen.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::check::TriggerAction;
+use crate::api::condition::reason;
+use crate::api::migration::OnFailure;
+use crate::api::names::Verb;
+use crate::api::status::{PlanStatus, RollbackStatus};
+use crate::api::{CohortStatus, DurationString};
+use crate::contract::{Owner, Report};
+
+use super::attempt::{self, Attempt, Refusal};
+use super::command::{self, Command};
+use super::conditions::{Situation, Why};
+use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
+use super::hold::{self, Ask, Hold};
+use super::migration::REFUSED;
+use super::observed::{MigrationView, ObservedCohort};
+use super::pass::{Pass, Words, after};
+use super::record::{evidence_for, evidence_of, findings_of, note_history, put_evidence};
+use super::revert;
+use super::step::CohortStep;
+use super::{check, digest, task, trigger};
+
+/// Owner of a cohort whose cutover gave no answer: it may have got anywhere, only the ledgers know.
+const UNANSWERED: &str = "None";
+
+/// The step that a status stands at; text that is none of ours counts as Pending, where nothing has been written.
+pub fn step_of(status: &CohortStatus) -> CohortStep {
+    status.step.as_ref().and_then(|step| CohortStep::parse(&step.name)).unwrap_or(CohortStep::Pending)
+}
+
+/// What should happen next.
+pub fn decide(seen: &ObservedCohort, now: Timestamp) -> Decision<CohortStatus> {
+    let mut pass = Pass::new(seen, now);
+    let situation = match &seen.migration {
+        _ if seen.object.deleted_at.is_some() => pass.leave(),
+        None => Situation::NeedsHuman(Why::new(
+            reason::MIGRATION_NOT_FOUND,
+            format!("There is no Migration {}; create it, or delete this Cohort", seen.spec.migration_ref.name),
+        )),
+        Some(migration) => pass.run(migration),
+    };
+    pass.finish(&situation)
+}
+
+/// One pass over one cohort.
+pub(super) type Cohorts<'a> = Pass<'a, ObservedCohort>;
+
+impl Cohorts<'_> {
+    pub fn step(&self) -> CohortStep {
+        step_of(&self.status)
+    }
+
+    fn run(&mut self, migration: &MigrationView) -> Situation {
+        if !self.seen.object.has_finalizer {
+            // Nothing is written anywhere before deletion is under control.
+            self.effects.finalizer = Some(FinalizerChange::Add);
+            return Situation::Digesting(Why::new(reason::ACCEPTED, "Taking the cohort under control"));
+        }
+        self.renew_generation();
+        self.take_up(migration);
+        let mut measured = self.seen.measured.clone();
+        measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
+        let turned = check::enter(&mut self.status.checks, &migration.spec, &measured, self.now);
+        self.notes.extend(trigger::notes(&migration.spec, &self.status, &turned, self.now));
+        self.hear(migration);
+        self.watch(migration);
+        revert::turn(self);
+        self.proceed(migration)
+    }
+
+    /// A new generation gives a stalled or rolled-back cohort another chance.
+    fn renew_generation(&mut self) {
+        let known = self.status.observed_generation;
+        if known.is_none_or(|generation| generation < 0 || generation == self.seen.object.generation) {
+            return;
+        }
+        if self.step() == CohortStep::RolledBack {
+            self.start_over("a new generation of the spec");
+        } else if self.stalled().is_some() {
+            self.clear_stall(self.step().limits());
+        }
+    }
+
+    /// Takes up what became of the attempt under way.
+    fn take_up(&mut self, migration: &MigrationView) {
+        let current = self.step();
+        let Some(limits) = current.limits() else { return };
+        match self.settle() {
+            Attempt::Passed(report) => self.pass_step(current, &report, migration),
+            // Stopped for the way back: that is no failure.
+            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
+                self.doubt_ownership(current);
+                if let Some(step) = &mut self.status.step {
+                    step.job = None;
+                }
+            }
+            Attempt::Lost { message } => {
+                self.doubt_ownership(current);
+                self.book_failure(limits, &message);
+                if self.stalled().is_some() {
+                    self.give_up(current, migration);
+                }
+            }
+            Attempt::Refused(refusal) => self.refuse_step(current, &refusal, migration),
+            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
+        }
+    }
+
+    /// A cutover that gave no answer may have got anywhere; only the ledgers know.
+    fn doubt_ownership(&mut self, current: CohortStep) {
+        if current == CohortStep::Cutover {
+            self.status.owner = Some(UNANSWERED.to_owned());
+        }
+    }
+
+    /// The attempt passed: its evidence is kept and the next step begins.
+    fn pass_step(&mut self, current: CohortStep, report: &Report, migration: &MigrationView) {
+        self.keep_ownership(report);
+        let plan = if current == CohortStep::Validate {
+            digest::validation(&migration.spec)
+        } else {
+            digest::data(&migration.spec)
+        };
+        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
+        if !report.findings.is_empty() {
+            self.status.findings = findings_of(&report.findings);
+        }
+        match current {
+            CohortStep::Select => {
+                self.status.customers = report.counts.get("customers").copied();
+                self.agree(migration, report.digest.as_deref().unwrap_or_default());
+            }
+            CohortStep::Cutover => {
+                self.status.cutover_time = Some(Time(self.now));
+                self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
+                check::forget(&mut self.status.checks);
+            }
+            _ => {}
+        }
+        let told = summary(current, report);
+        self.enter(current.next(), &told);
+    }
+
+    fn refuse_step(&mut self, current: CohortStep, refusal: &Refusal, migration: &MigrationView) {
+        self.doubt_ownership(current);
+        if let Some(report) = &refusal.report {
+            self.keep_ownership(report);
+            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
+            self.status.findings = findings_of(&report.findings);
+        }
+        self.notes.push(Note::warning(refused_reason(current), current.as_str(), refusal.message.clone()));
+        self.stall(refusal.reason, &refusal.message);
+        self.give_up(current, migration);
+    }
+
+    /// The step failed for good: undone by itself where the user wants it, else a person decides.
+    fn give_up(&mut self, current: CohortStep, migration: &MigrationView) {
+        let undo = matches!(current, CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover);
+        if !undo || migration.spec.rollout.on_failure != OnFailure::Revert || self.status.rollback.is_some() {
+            return;
+        }
+        let message = self.stalled().map_or_else(String::new, |stalled| stalled.message.clone());
+        let cause = format!("{} failed: {message}", current.as_str());
+        revert::wish(self, "Rollback", &format!("failed-{}-{}", current.as_str(), self.status.attempts), &cause);
+    }
+
+    /// Owner and epoch as the ledger has them.
+    fn keep_ownership(&mut self, report: &Report) {
+        if let Some(owner) = report.owner {
+            let text = match owner {
+                Owner::Source => "Source",
+                Owner::Target => "Target",
+                Owner::None => "None",
+            };
+            self.status.owner = Some(text.to_owned());
+        }
+        if let Some(epoch) = report.epoch {
+            self.status.epoch = self.status.epoch.max(epoch);
+        }
+    }
+
+    /// What an approval of this cohort approves: the migration's plan and exactly these customers.
+    fn agree(&mut self, migration: &MigrationView, selection: &str) {
+        let generation = migration.object.generation;
+        let digest = digest::cohort_plan(&migration.spec, selection);
+        self.status.plan = Some(PlanStatus { digest, observed_generation: generation });
+    }
+
+    fn soak(&self, migration: &MigrationView) -> SignedDuration {
+        let default = SignedDuration::from_hours(24);
+        let own = self.seen.spec.soak.as_ref().and_then(DurationString::parse);
+        own.unwrap_or_else(|| migration.spec.rollout.soak.or(default))
+    }
+
+    /// Commands of people and directives of the migration become wishes.
+    fn hear(&mut self, migration: &MigrationView) {
+        for command in command::take(&self.seen.object, &mut self.status.last_handled) {
+            match command.verb {
+                Verb::Retry => self.retry(),
+                Verb::Promote => self.promote(),
+                Verb::Abort => self.abort(&command),
+                Verb::Rollback => {
+                    let cause = format!("rollback requested at {}", command.value);
+                    revert::wish(self, "Rollback", &format!("command-{}", command.value), &cause);
+                }
+            }
+        }
+        revert::follow(self, migration);
+    }
+
+    fn retry(&mut self) {
+        self.status.alarm = None;
+        if self.step() == CohortStep::RolledBack {
+            self.start_over("a retry was requested");
+        } else {
+            self.clear_stall(self.step().limits());
+        }
+    }
+
+    fn promote(&mut self) {
+        if self.step() == CohortStep::Soak {
+            self.status.soak_end_time = Some(Time(self.now));
+        } else {
+            let told = format!("promote skips the rest of a soak; this cohort is at {}", self.step().as_str());
+            self.notes.push(Note::warning("CommandRefused", "Promote", told));
+        }
+    }
+
+    fn abort(&mut self, command: &Command) {
+        if self.status.cutover_time.is_some() && !self.step().is_backward() {
+            let told = "abort undoes what was not cut over; this cohort was: request a rollback instead";
+            self.notes.push(Note::warning("CommandRefused", "Abort", told));
+            return;
+        }
+        let cause = format!("abort requested at {}", command.value);
+        revert::wish(self, "Abort", &format!("command-{}", command.value), &cause);
+    }
+
+    /// Triggers of a cohort that was cut over.
+    fn watch(&mut self, migration: &MigrationView) {
+        if self.status.rollback.is_some() || self.status.alarm.is_some() {
+            return;
+        }
+        let Some(alarm) = trigger::fired(&migration.spec, &self.status, self.now) else {
+            return;
+        };
+        let told = format!("{:?}, {:?}: {}", alarm.category, alarm.action, alarm.evidence);
+        self.notes.push(Note::warning("RollbackTriggered", "Watch", told));
+        if alarm.action == TriggerAction::RollbackCohort {
+            let cause = format!("trigger on check {} ({:?}): {}", alarm.check, alarm.category, alarm.evidence);
+            revert::wish(self, "Rollback", &format!("trigger-{}-{}", alarm.check, self.status.attempts), &cause);
+        }
+        // Pause and RollbackMigration are the migration's to carry out; it reads the alarm.
+        self.status.alarm = Some(alarm);
+    }
+
+    /// Holds, starts or waits for the attempt of the step that the pass arrived at; a step that just began is decided
+    /// in the same pass.
+    fn proceed(&mut self, migration: &MigrationView) -> Situation {
+        let current = self.step();
+        match current {
+            CohortStep::RolledBack => self.rolled_back(),
+            CohortStep::Done => {
+                self.measure_needed(migration);
+                Situation::Complete(Why::new(reason::COMPLETED, "The target serves these customers"))
+            }
+            CohortStep::Soak => self.soak_on(migration),
+            step if step.is_backward() => self.carry_out(step, migration),
+            step => self.hold_or_start(migration, step),
+        }
+    }
+
+    fn rolled_back(&self) -> Situation {
+        let rollback = self.status.rollback.as_ref();
+        let cause = rollback.map_or("", |rollback| rollback.cause.as_str());
+        let reason = match rollback {
+            Some(rollback) if rollback.kind == "Abort" => reason::ABORTED,
+            _ => reason::ROLLED_BACK,
+        };
+        Situation::RolledBack(Why::new(reason, format!("The source serves these customers; {cause}")))
+    }
+
+    fn hold_or_start(&mut self, migration: &MigrationView, step: CohortStep) -> Situation {
+        if let Some(situation) = self.occupied(step) {
+            return situation;
+        }
+        if migration.object.deleted_at.is_some() {
+            let told = format!("Migration {} is being deleted; no step starts", migration.object.name);
+            return Situation::Holding(Why::new(reason::MIGRATION_DELETING, told));
+        }
+        if step == CohortStep::Cutover && !self.validated(migration) {
+            self.enter(CohortStep::Validate, "the validation rules were changed");
+            return self.hold_or_start(migration, CohortStep::Validate);
+        }
+        let ask = Ask { seen: self.seen, migration, status: &self.status, step };
+        match hold::first(&ask) {
+            Some(Hold::Paused(why)) => Situation::Paused(why),
+            Some(Hold::Waiting(why)) => {
+                self.measure_needed(migration);
+                Situation::Holding(why)
+            }
+            None if step == CohortStep::Pending => {
+                self.status.start_time = self.status.start_time.take().or(Some(Time(self.now)));
+                self.enter(CohortStep::Select, "admitted");
+                self.carry_out(CohortStep::Select, migration)
+            }
+            None => self.carry_out(step, migration),
+        }
+    }
+
+    fn validated(&self, migration: &MigrationView) -> bool {
+        let plan = digest::validation(&migration.spec);
+        evidence_for(&self.status.evidence, CohortStep::Validate.evidence(), &plan).is_some()
+    }
+
+    /// The situation of a step that is not free to start an attempt.
+    fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
+        let message = running_message(step, self.status.rollback.as_ref());
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
+    }
+
+    /// Starts an attempt, or waits for the one under way. Forward holds were asked before.
+    fn carry_out(&mut self, step: CohortStep, migration: &MigrationView) -> Situation {
+        if let Some(situation) = self.occupied(step) {
+            return situation;
+        }
+        if self.seen.namespace_terminating {
+            let told = "The namespace is being deleted; nothing can be started in it";
+            return Situation::NeedsHuman(Why::new(reason::NAMESPACE_TERMINATING, told));
+        }
+        if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
+            return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
+        }
+        self.start_attempt();
+        let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
+        self.occupied(step).unwrap_or(started)
+    }
+
+    fn request(&self, step: CohortStep, name: &str, attempt: i64) -> Option<JobRequest> {
+        let migration = self.seen.migration.as_ref()?;
+        let task = task::of_cohort(step, &self.seen.spec, &migration.spec).ok()?;
+        Some(self.job_request(name, attempt, Work::Worker(task), migration))
+    }
+
+    fn job_request(&self, name: &str, attempt: i64, work: Work, migration: &MigrationView) -> JobRequest {
+        JobRequest {
+            name: name.to_owned(),
+            attempt,
+            epoch: self.status.epoch,
+            migration: migration.object.identity(),
+            cohort: Some(self.seen.object.identity()),
+            work,
+        }
+    }
+
+    fn measure_needed(&mut self, migration: &MigrationView) {
+        let needed = check::needed_by_cohort(&migration.spec, &self.status, self.now);
+        self.measure(&needed, &migration.spec, |pass, name, attempt, work| {
+            pass.job_request(name, attempt, work, migration)
+        });
+    }
+
+    fn soak_on(&mut self, migration: &MigrationView) -> Situation {
+        if let Some(alarm) = &self.status.alarm {
+            let told = format!("Trigger on check {} fired: {}; request a retry to go on", alarm.check, alarm.evidence);
+            return Situation::Holding(Why::new(reason::PAUSED_BY_TRIGGER, told));
+        }
+        self.measure_needed(migration);
+        let end = self.status.soak_end_time.as_ref().map_or(self.now, |end| end.0);
+        if end > self.now {
+            self.wake_at(end);
+            return Situation::Holding(Why::new(reason::SOAKING, format!("Watched on the target until {end}")));
+        }
+        if let Some(evidence) = trigger::undecided(&migration.spec, &self.status, self.now) {
+            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}");
+            return Situation::Holding(Why::new(reason::GATE_INCONCLUSIVE, told));
+        }
+        self.enter(CohortStep::Done, "the soak is over");
+        self.status.completion_time = Some(Time(self.now));
+        self.wake_at(self.now);
+        Situation::Complete(Why::new(reason::COMPLETED, "The target serves these customers"))
+    }
+
+    /// Begins a step, with history and event.
+    pub fn enter(&mut self, next: CohortStep, told: &str) {
+        let before = self.step();
+        self.status.step = Some(attempt::begin(next.as_str(), next.limits(), self.now));
+        self.status.progress = None;
+        note_history(&mut self.status.history, next.as_str(), told, self.now);
+        let message = format!("{} -> {}: {told}", before.as_str(), next.as_str());
+        let action = next.as_str();
+        self.notes.push(match next {
+            CohortStep::RolledBack => Note::normal("RollbackCompleted", action, message),
+            step if step.is_backward() => Note::warning("RollingBack", action, message),
+            _ => Note::normal("CohortAdvanced", action, message),
+        });
+        if next == CohortStep::RolledBack {
+            self.status.completion_time = Some(Time(self.now));
+        }
+    }
+
+    /// From RolledBack back to Pending; attempts and epoch go on rising.
+    pub fn start_over(&mut self, why: &str) {
+        let before = std::mem::take(&mut self.status);
+        self.status = CohortStatus {
+            observed_generation: before.observed_generation,
+            conditions: before.conditions,
+            start_time: before.start_time,
+            attempts: before.attempts,
+            epoch: before.epoch,
+            owner: before.owner,
+            last_handled: before.last_handled,
+            history: before.history,
+            ..CohortStatus::default()
+        };
+        note_history(&mut self.status.history, CohortStep::Pending.as_str(), why, self.now);
+        self.notes.push(Note::normal("CohortAdvanced", "Retry", format!("RolledBack -> Pending: {why}")));
+    }
+
+    /// Deletion: what was copied and never cut over is removed; customers on the target stay there.
+    fn leave(&mut self) -> Situation {
+        if !self.seen.object.has_finalizer {
+            return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
+        }
+        let migration = self.seen.migration.as_ref().filter(|migration| migration.object.deleted_at.is_none());
+        let step = self.step();
+        let at_rest =
+            matches!(step, CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack);
+        let Some(migration) = migration.filter(|_| !at_rest && !self.seen.namespace_terminating) else {
+            self.effects.finalizer = Some(FinalizerChange::Remove);
+            return Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left to undo"));
+        };
+        self.take_up(migration);
+        let started = step != CohortStep::Select || self.status.step.as_ref().is_some_and(|step| step.job.is_some());
+        if !step.is_backward() && started {
+            revert::wish(self, "Abort", "deleted", "the Cohort is being deleted");
+        }
+        revert::turn(self);
+        if self.step() == CohortStep::RolledBack || self.step() == CohortStep::Soak {
+            self.effects.finalizer = Some(FinalizerChange::Remove);
+            return Situation::Complete(Why::new(reason::COMPLETED, "What was copied is removed"));
+        }
+        if self.stalled().is_some() {
+            let told = "The Cohort was deleted with its way back unfinished; its customers' ledger entries remain";
+            self.notes.push(Note::warning("CleanupIncomplete", "Delete", told));
+            self.effects.finalizer = Some(FinalizerChange::Remove);
+        }
+        match self.step() {
+            step if step.is_backward() => self.carry_out(step, migration),
+            step => self.occupied(step).unwrap_or_else(|| {
+                Situation::Running(Why::new(reason::REVERTING, "Waiting for the running Job to end"))
+            }),
+        }
+    }
+}
+
+/// What a step's report says in one line.
+fn summary(step: CohortStep, report: &Report) -> String {
+    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
+    let mut parts: Vec<String> =
+        ["customers", "rows", "differences", "setAside", "violations"].iter().filter_map(|name| number(name)).collect();
+    if let Some(pause) = report.timings.get("pause") {
+        parts.push(format!("writes paused {pause} ms"));
+    }
+    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
+}
+
+fn refused_reason(step: CohortStep) -> &'static str {
+    match step {
+        CohortStep::Copy => "CopyFailed",
+        CohortStep::Validate => "ValidationFailed",
+        CohortStep::Cutover => "CutoverFailed",
+        step if step.is_backward() => "RollbackFailed",
+        _ => "StepFailed",
+    }
+}
+
+fn running_message(step: CohortStep, rollback: Option<&RollbackStatus>) -> String {
+    match (step.is_backward(), rollback) {
+        (true, Some(rollback)) => format!("{} because of {}", step.as_str(), rollback.cause),
+        _ => format!("{} is under way", step.as_str()),
+    }
+}

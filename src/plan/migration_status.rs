@@ -1,0 +1,136 @@
+//! What a migration's status shows: phase, conditions, cohorts and customers in one glance, the route table.
+//! Used at the end of `migration.rs`' decision. Must only derive: nothing here decides.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::MigrationStatus;
+use crate::api::condition::{kind, reason};
+use crate::api::status::{ProgressStatus, ReversibilityClass, ReversibilityStatus};
+
+use super::cohort::step_of as cohort_step;
+use super::conditions::{Fact, Situation, Why, stamp, standard};
+use super::decision::{Decision, RouteTableContent};
+use super::migration::{Migrations, closed};
+use super::observed::CohortView;
+use super::record::{count_of, evidence_for, percent};
+use super::step::{CohortStep, MigrationStep};
+use super::{digest, routes};
+
+impl Migrations<'_> {
+    /// The decision, with everything that follows from the situation.
+    pub fn finish(mut self, situation: &Situation) -> Decision<MigrationStatus> {
+        self.stop_strays();
+        let generation = self.seen.object.generation;
+        self.status.observed_generation = Some(generation);
+        let step = self.step();
+        self.status.phase = Some(phase(step, situation).to_owned());
+        self.summarise();
+        self.status.reversibility = Some(reversibility(&self.status, &self.seen.cohorts));
+        self.publish_routes();
+        let mut facts = standard(situation);
+        facts.push(self.backup_verified());
+        facts.push(self.rollback_available());
+        self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
+        let wait = self.wait();
+        Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
+    }
+
+    /// Cohorts and customers in one glance.
+    fn summarise(&mut self) {
+        let cohorts = &self.seen.cohorts;
+        let done = cohorts.iter().filter(|cohort| cohort_step(&cohort.status) == CohortStep::Done).count();
+        self.status.cohort_summary = Some(format!("{done}/{}", cohorts.len()));
+        if self.step() == MigrationStep::Move {
+            let total = count_of(&self.status.evidence, MigrationStep::Assess.evidence(), "customers").unwrap_or(0);
+            let moved: i64 = cohorts
+                .iter()
+                .filter(|cohort| cohort.status.owner.as_deref() == Some("Target"))
+                .filter_map(|cohort| cohort.status.customers)
+                .sum();
+            let unchanged =
+                self.status.progress.as_ref().is_some_and(|old| old.completed == moved && old.total == total);
+            if !unchanged {
+                self.status.progress = Some(ProgressStatus {
+                    unit: "customers".to_owned(),
+                    total,
+                    completed: moved,
+                    rate_per_second: None,
+                    estimated_completion_time: None,
+                    update_time: Time(self.now),
+                });
+            }
+        }
+        let of_step = self.status.progress.as_ref().and_then(|progress| percent(progress.completed, progress.total));
+        let ended =
+            matches!(self.step(), MigrationStep::Finalize | MigrationStep::Completed).then(|| "100%".to_owned());
+        self.status.progress_summary = of_step.or(ended);
+    }
+
+    fn publish_routes(&mut self) {
+        let Some(routing) = &self.seen.spec.routing else {
+            return;
+        };
+        let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
+        if self.seen.route_table.as_deref() != Some(routes.as_str()) {
+            let config_map = routing.route_table.config_map_name.clone();
+            self.effects.route_table = Some(RouteTableContent { config_map, routes });
+        }
+    }
+
+    fn backup_verified(&self) -> Fact {
+        let plan = digest::data(&self.seen.spec);
+        if let Some(proof) = evidence_for(&self.status.evidence, MigrationStep::VerifyBackup.evidence(), &plan) {
+            let told = format!("The backup was restored and compared at {}", proof.time.0);
+            Fact::new(kind::BACKUP_VERIFIED, "True", Why::new(reason::RESTORED, told))
+        } else {
+            let told = "No backup of this plan has been restored yet";
+            Fact::new(kind::BACKUP_VERIFIED, "False", Why::new(reason::NOT_YET_RESTORED, told))
+        }
+    }
+
+    fn rollback_available(&self) -> Fact {
+        let (answer, reason, message) = match reversibility(&self.status, &self.seen.cohorts).class {
+            ReversibilityClass::Closed => ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun"),
+            ReversibilityClass::Lossless => {
+                ("True", reason::NOTHING_MOVED, "The source owns every row; nothing would be lost")
+            }
+            ReversibilityClass::Lossy => (
+                "True",
+                reason::TARGET_WRITES_SET_ASIDE,
+                "What the target wrote since the cutovers would be exported and set aside",
+            ),
+        };
+        Fact::new(kind::ROLLBACK_AVAILABLE, answer, Why::new(reason, message))
+    }
+}
+
+/// What going back would cost the whole migration now.
+fn reversibility(status: &MigrationStatus, cohorts: &[CohortView]) -> ReversibilityStatus {
+    let on_target = cohorts.iter().any(|cohort| cohort.status.owner.as_deref() == Some("Target"));
+    let (class, blockers) = if closed(status) {
+        (ReversibilityClass::Closed, vec!["Finalize has begun".to_owned()])
+    } else if on_target {
+        (ReversibilityClass::Lossy, Vec::new())
+    } else {
+        (ReversibilityClass::Lossless, Vec::new())
+    };
+    ReversibilityStatus { class, blockers }
+}
+
+fn phase(step: MigrationStep, situation: &Situation) -> &'static str {
+    match (situation, step) {
+        (Situation::Paused(_), _) => "Paused",
+        (Situation::NeedsHuman(_), _) => "Stalled",
+        (Situation::RolledBack(_), _) => "RolledBack",
+        (Situation::Complete(_), _) => "Completed",
+        (Situation::Holding(_), _) => "Holding",
+        (_, MigrationStep::Assess) => "Assessing",
+        (_, MigrationStep::Backup) => "BackingUp",
+        (_, MigrationStep::VerifyBackup) => "VerifyingBackup",
+        (_, MigrationStep::Prepare) => "Preparing",
+        (_, MigrationStep::Move) => "Moving",
+        (_, MigrationStep::Finalize) => "Finalizing",
+        (_, MigrationStep::Cleanup) => "CleaningUp",
+        (_, _) => "Reverting",
+    }
+}

@@ -1,0 +1,314 @@
+//! One pass over one object: the status as it will be recorded, and what follows from it. The same for both kinds:
+//! attempts are started, watched, repeated and given up here. Used by `cohort.rs` and `migration.rs`, which know the steps.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::condition::reason;
+use crate::api::status::{CheckStatus, ProgressStatus, StalledStatus, StepStatus};
+use crate::api::{Check, CohortStatus, MigrationSpec, MigrationStatus};
+use crate::contract::Progress;
+
+use super::attempt::{self, Attempt};
+use super::conditions::{Situation, Why};
+use super::decision::{Effects, JobRequest, Note, Wait, Work};
+use super::observed::{JobState, Jobs, ObjectFacts, ObservedCohort, ObservedMigration, TroubleKind};
+use super::record::{bounded, progress_of};
+use super::step::Limits;
+use super::{check, task};
+
+/// How often a running Job's progress is read, in seconds.
+const PROGRESS_POLL: i64 = 10;
+
+/// What a pass needs of an observation, whatever its kind.
+pub(super) trait Observed {
+    type Status: StepStatusBearer;
+    fn object(&self) -> &ObjectFacts;
+    fn jobs(&self) -> &Jobs;
+    fn status(&self) -> &Self::Status;
+    fn namespace_terminating(&self) -> bool;
+}
+
+/// The parts of a status that attempts touch.
+pub(super) trait StepStatusBearer: Clone {
+    fn parts(&mut self) -> Parts<'_>;
+    fn step(&self) -> Option<&StepStatus>;
+    fn checks(&self) -> &[CheckStatus];
+}
+
+pub(super) struct Parts<'a> {
+    pub step: &'a mut Option<StepStatus>,
+    pub attempts: &'a mut i64,
+    pub progress: &'a mut Option<ProgressStatus>,
+    pub checks: &'a mut Vec<CheckStatus>,
+}
+
+macro_rules! bear_steps {
+    ($observed:ty, $status:ty) => {
+        impl Observed for $observed {
+            type Status = $status;
+            fn object(&self) -> &ObjectFacts {
+                &self.object
+            }
+            fn jobs(&self) -> &Jobs {
+                &self.jobs
+            }
+            fn status(&self) -> &$status {
+                &self.status
+            }
+            fn namespace_terminating(&self) -> bool {
+                self.namespace_terminating
+            }
+        }
+        impl StepStatusBearer for $status {
+            fn parts(&mut self) -> Parts<'_> {
+                Parts {
+                    step: &mut self.step,
+                    attempts: &mut self.attempts,
+                    progress: &mut self.progress,
+                    checks: &mut self.checks,
+                }
+            }
+            fn step(&self) -> Option<&StepStatus> {
+                self.step.as_ref()
+            }
+            fn checks(&self) -> &[CheckStatus] {
+                &self.checks
+            }
+        }
+    };
+}
+bear_steps!(ObservedCohort, CohortStatus);
+bear_steps!(ObservedMigration, MigrationStatus);
+
+/// A step's words, as far as a pass needs them.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub step: &'static str,
+    pub reason: &'static str,
+    pub message: &'a str,
+}
+
+pub(super) struct Pass<'a, O: Observed> {
+    pub seen: &'a O,
+    pub now: Timestamp,
+    pub status: O::Status,
+    pub effects: Effects,
+    pub notes: Vec<Note>,
+    wake: Option<Timestamp>,
+}
+
+impl<'a, O: Observed> Pass<'a, O> {
+    pub fn new(seen: &'a O, now: Timestamp) -> Self {
+        let status = seen.status().clone();
+        Self { seen, now, status, effects: Effects::default(), notes: Vec::new(), wake: None }
+    }
+
+    pub fn wait(&self) -> Wait {
+        Wait::ForChange.sooner(self.wake)
+    }
+
+    pub fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn wake_in(&mut self, seconds: i64) {
+        self.wake_at(self.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX));
+    }
+
+    /// What became of the attempt under way; a running one is marked as seen and its progress shown.
+    pub fn settle(&mut self) -> Attempt {
+        let Some(step) = self.status.step() else { return Attempt::Idle };
+        let outcome = attempt::settle(step, self.seen.jobs());
+        match &outcome {
+            Attempt::Running { progress, .. } => self.mark_seen(progress.as_ref()),
+            Attempt::Terminating => self.mark_seen(None),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn mark_seen(&mut self, progress: Option<&Progress>) {
+        let now = self.now;
+        let parts = self.status.parts();
+        let Some(step) = parts.step else { return };
+        if let Some(job) = &mut step.job {
+            job.seen = true;
+        }
+        *parts.progress = progress_of(parts.progress.as_ref(), progress, step, now);
+    }
+
+    /// Books a failed attempt: another one later, or a person is needed.
+    pub fn book_failure(&mut self, limits: Limits, message: &str) {
+        let now = self.now;
+        let Some(step) = self.status.parts().step else { return };
+        attempt::book_failure(step, limits, message, now);
+        let told = format!("{} attempt {} of {}: {message}", step.name, step.failures, limits.attempts);
+        self.notes.push(Note::warning("AttemptFailed", "Retry", told));
+    }
+
+    /// Nothing goes on until a person acts.
+    pub fn stall(&mut self, reason: &str, message: &str) {
+        if let Some(step) = self.status.parts().step {
+            step.job = None;
+            step.stalled = Some(StalledStatus { reason: reason.to_owned(), message: bounded(message, 1024) });
+        }
+    }
+
+    pub fn stalled(&self) -> Option<&StalledStatus> {
+        self.status.step().and_then(|step| step.stalled.as_ref())
+    }
+
+    /// A retry, or a new generation: the step begins again where it stands.
+    pub fn clear_stall(&mut self, limits: Option<Limits>) {
+        let now = self.now;
+        let Some(step) = self.status.parts().step else { return };
+        let fresh = attempt::begin(&step.name, limits, now);
+        step.stalled = None;
+        step.failures = 0;
+        step.retry_time = None;
+        step.deadline = fresh.deadline;
+    }
+
+    /// The situation of a step that is stalled, retried later, or has an attempt under way; `None` when one may start.
+    pub fn not_free(
+        &mut self,
+        words: Words<'_>,
+        request: impl FnOnce(&Self, &str, i64) -> Option<JobRequest>,
+    ) -> Option<Situation> {
+        let step = self.status.step()?;
+        if let Some(stalled) = &step.stalled {
+            return Some(Situation::NeedsHuman(Why::new(stalled.reason.clone(), stalled.message.clone())));
+        }
+        if step.job.is_some() {
+            return Some(self.under_way(words, request));
+        }
+        let retry_time = step.retry_time.as_ref()?.0;
+        let told = format!("{}: attempt {} failed; the next one starts at {retry_time}", words.step, step.failures);
+        if retry_time <= self.now {
+            return None;
+        }
+        self.wake_at(retry_time);
+        Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
+    }
+
+    /// Names the next attempt; its Job is created after the record.
+    pub fn start_attempt(&mut self) {
+        let object = self.seen.object();
+        let parts = self.status.parts();
+        *parts.progress = None;
+        if let Some(step) = parts.step {
+            attempt::start(step, parts.attempts, object);
+        }
+    }
+
+    /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
+    pub fn under_way(
+        &mut self,
+        words: Words<'_>,
+        request: impl FnOnce(&Self, &str, i64) -> Option<JobRequest>,
+    ) -> Situation {
+        let running = Situation::Running(Why::new(words.reason, words.message));
+        let Some((step, job)) = self.status.step().and_then(|step| Some((step, step.job.clone()?))) else {
+            return running;
+        };
+        let deadline = step.deadline.as_ref().map(|deadline| deadline.0);
+        let late = deadline.is_some_and(|deadline| deadline <= self.now);
+        match attempt::settle(step, self.seen.jobs()) {
+            Attempt::Unseen => {
+                let request = request(self, &job.name, job.attempt);
+                self.effects.jobs.extend(request);
+            }
+            _ if late => return self.give_up_late(words.step, job.name),
+            Attempt::Running { trouble: Some(trouble), .. } => {
+                self.wake_in(PROGRESS_POLL);
+                let why = |reason| Why::new(reason, format!("{} waits: {}", words.step, trouble.message));
+                return match trouble.kind {
+                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
+                    TroubleKind::Image | TroubleKind::Scheduling => Situation::Holding(why(reason::JOB_NOT_STARTED)),
+                };
+            }
+            _ => self.wake_in(PROGRESS_POLL),
+        }
+        if let Some(deadline) = deadline {
+            self.wake_at(deadline);
+        }
+        running
+    }
+
+    fn give_up_late(&mut self, step: &str, job: String) -> Situation {
+        self.effects.abandoned_jobs.push(job);
+        let told = format!("{step} did not end in time; its Job was stopped. Find out why, then request a retry");
+        self.stall(reason::PROGRESS_DEADLINE_EXCEEDED, &told);
+        Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
+    }
+
+    /// Measures by Job what is due, and asks to be woken for the rest.
+    pub fn measure(
+        &mut self,
+        needed: &[&Check],
+        spec: &MigrationSpec,
+        request: impl Fn(&Self, &str, i64, Work) -> JobRequest,
+    ) {
+        if self.seen.namespace_terminating() {
+            return;
+        }
+        let (object, now) = (self.seen.object(), self.now);
+        let parts = self.status.parts();
+        let wake = check::start_jobs(needed, parts.checks, parts.attempts, object, now);
+        let unseen = |name: &str| !self.seen.jobs().contains_key(name);
+        let requests: Vec<JobRequest> = self
+            .status
+            .checks()
+            .iter()
+            .filter_map(|status| {
+                let job = status.job.as_ref().filter(|job| unseen(&job.name))?;
+                let check = spec.checks.iter().find(|check| check.name == status.name)?;
+                Some(request(self, &job.name, job.attempt, task::of_check(check)?))
+            })
+            .collect();
+        self.effects.jobs.extend(requests);
+        if let Some(wake) = wake {
+            self.wake_at(wake);
+        }
+    }
+
+    /// Whether a forward Job stands in the way of going back: one that runs is stopped unless it must end by itself, one
+    /// that nobody saw yet is first created and seen, so that no late create can follow its end.
+    pub fn forward_job_in_the_way(&mut self, may_stop: bool) -> bool {
+        let Some(job) = self.status.step().and_then(|step| step.job.clone()) else { return false };
+        match self.seen.jobs().get(&job.name) {
+            Some(JobState::Running { .. }) if may_stop => {
+                self.effects.abandoned_jobs.push(job.name);
+                true
+            }
+            Some(JobState::Running { .. } | JobState::Terminating) => true,
+            None => !job.seen,
+            _ => false,
+        }
+    }
+
+    /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
+    pub fn stop_strays(&mut self) {
+        let step_job = self.status.step().and_then(|step| step.job.as_ref()).map(|job| job.name.as_str());
+        let checks = self.status.checks();
+        let named = |name: &str| {
+            step_job == Some(name) || checks.iter().any(|check| check.job.as_ref().is_some_and(|job| job.name == name))
+        };
+        let abandoned = &self.effects.abandoned_jobs;
+        let strays: Vec<String> = self
+            .seen
+            .jobs()
+            .iter()
+            .filter(|(name, state)| matches!(state, JobState::Running { .. }) && !named(name))
+            .map(|(name, _)| name.clone())
+            .filter(|name| !abandoned.contains(name))
+            .collect();
+        self.effects.abandoned_jobs.extend(strays);
+    }
+}
+
+/// A moment as status shows it.
+pub(super) fn after(now: Timestamp, duration: SignedDuration) -> Time {
+    Time(now.saturating_add(duration).unwrap_or(Timestamp::MAX))
+}

@@ -1,0 +1,159 @@
+//! The way back of a cohort: when it is wished, when it can begin, by which road, and what it would cost.
+//! Used by `cohort.rs`. Suspension, waves, gates and approvals never block it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::CohortStatus;
+use crate::api::condition::{kind, reason};
+use crate::api::status::{ReversibilityClass, ReversibilityStatus, RollbackStatus};
+
+use super::cohort::{Cohorts, step_of};
+use super::conditions::{Fact, Why};
+use super::decision::Note;
+use super::migration;
+use super::observed::MigrationView;
+use super::record::bounded;
+use super::step::CohortStep;
+
+/// Prefix of the ids of rollbacks that the migration ordered.
+const ORDERED: &str = "migration-";
+
+/// Records that the cohort is to go back; a wish for the way back that is under way changes nothing.
+pub(super) fn wish(pass: &mut Cohorts<'_>, kind: &str, id: &str, cause: &str) {
+    if pass.status.rollback.is_some() {
+        return;
+    }
+    if pass.seen.migration.as_ref().is_some_and(migration::is_closed) {
+        let told = "Finalize has begun: there is no way back any more";
+        pass.notes.push(Note::warning("CommandRefused", "Rollback", told));
+        return;
+    }
+    pass.status.rollback = Some(RollbackStatus {
+        id: bounded(id, 128),
+        kind: kind.to_owned(),
+        cause: bounded(cause, 1024),
+        time: Time(pass.now),
+        released: Vec::new(),
+    });
+}
+
+/// A migration-wide way back releases its cohorts one after the other; its end lets them start over.
+pub(super) fn follow(pass: &mut Cohorts<'_>, migration: &MigrationView) {
+    let ordered_before = pass.status.rollback.as_ref().is_some_and(|rollback| rollback.id.starts_with(ORDERED));
+    match &migration.status.rollback {
+        Some(order) if order.released.contains(&pass.seen.object.name) => {
+            // A new order reaches a cohort that already went back by an earlier one as well: it is back, nothing to do.
+            let id = format!("{ORDERED}{}", order.id);
+            let cause = order.cause.clone();
+            let order_kind = order.kind.clone();
+            wish(pass, &order_kind, &id, &cause);
+        }
+        None if ordered_before && pass.step() == CohortStep::RolledBack => {
+            pass.start_over("the migration starts over");
+        }
+        _ => {}
+    }
+}
+
+/// Turns towards the source as soon as nothing moves forward any more.
+pub(super) fn turn(pass: &mut Cohorts<'_>) {
+    let step = pass.step();
+    if pass.status.rollback.is_none() || step.is_backward() {
+        return;
+    }
+    // A cutover in progress is not torn apart: it ends by itself, one way or the other, and then goes back.
+    if pass.forward_job_in_the_way(step != CohortStep::Cutover) {
+        return;
+    }
+    let cause = pass.status.rollback.as_ref().map_or_else(String::new, |rollback| rollback.cause.clone());
+    pass.status.checks.iter_mut().for_each(|check| check.job = None);
+    let next = road(&pass.status);
+    pass.enter(next, &cause);
+}
+
+/// By which road a cohort goes back from where it stands.
+pub fn road(status: &CohortStatus) -> CohortStep {
+    match step_of(status) {
+        // Nothing was written for it.
+        CohortStep::Pending => CohortStep::RolledBack,
+        CohortStep::Select | CohortStep::Copy | CohortStep::Validate => CohortStep::Discard,
+        // A cutover that answered and left the source in charge wrote nothing that the target's users saw. One that gave
+        // no answer may have got anywhere: only the road that asks both ledgers is safe.
+        CohortStep::Cutover if status.owner.as_deref() == Some("Source") => CohortStep::Discard,
+        CohortStep::Cutover | CohortStep::Soak | CohortStep::Done => CohortStep::Freeze,
+        back => back,
+    }
+}
+
+/// What going back would cost now.
+pub fn reversibility(status: &CohortStatus, closed: bool) -> ReversibilityStatus {
+    let step = step_of(status);
+    let (class, blockers) = if closed {
+        (ReversibilityClass::Closed, vec!["Finalize has begun".to_owned()])
+    } else if matches!(step, CohortStep::Soak | CohortStep::Done)
+        || (status.cutover_time.is_some() && step != CohortStep::RolledBack)
+    {
+        (ReversibilityClass::Lossy, Vec::new())
+    } else {
+        (ReversibilityClass::Lossless, Vec::new())
+    };
+    ReversibilityStatus { class, blockers }
+}
+
+/// The condition `RollbackAvailable`.
+pub fn available(status: &CohortStatus, closed: bool) -> Fact {
+    let (answer, reason, message) = match reversibility(status, closed).class {
+        ReversibilityClass::Closed => ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun"),
+        ReversibilityClass::Lossless => {
+            ("True", reason::NOTHING_MOVED, "The source owns every row; nothing would be lost")
+        }
+        ReversibilityClass::Lossy => (
+            "True",
+            reason::TARGET_WRITES_SET_ASIDE,
+            "What the target wrote since cutover would be exported and set aside",
+        ),
+    };
+    Fact::new(kind::ROLLBACK_AVAILABLE, answer, Why::new(reason, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::attempt::begin;
+    use jiff::Timestamp;
+
+    fn at(step: CohortStep, owner: &str) -> CohortStatus {
+        let mut status = CohortStatus { owner: Some(owner.into()), ..CohortStatus::default() };
+        status.step = Some(begin(step.as_str(), None, Timestamp::UNIX_EPOCH));
+        status
+    }
+
+    #[test]
+    fn before_cutover_the_way_back_removes_what_was_copied() {
+        for step in [CohortStep::Select, CohortStep::Copy, CohortStep::Validate] {
+            assert_eq!(road(&at(step, "Source")), CohortStep::Discard);
+        }
+        assert_eq!(road(&at(CohortStep::Pending, "Source")), CohortStep::RolledBack);
+    }
+
+    #[test]
+    fn after_cutover_the_way_back_freezes_the_target_first() {
+        for step in [CohortStep::Soak, CohortStep::Done] {
+            assert_eq!(road(&at(step, "Target")), CohortStep::Freeze);
+        }
+    }
+
+    #[test]
+    fn a_cutover_without_an_answer_goes_back_by_the_road_that_asks_both_ledgers() {
+        assert_eq!(road(&at(CohortStep::Cutover, "None")), CohortStep::Freeze);
+        assert_eq!(road(&at(CohortStep::Cutover, "Target")), CohortStep::Freeze);
+        assert_eq!(road(&at(CohortStep::Cutover, "Source")), CohortStep::Discard);
+    }
+
+    #[test]
+    fn every_forward_step_has_a_way_back() {
+        for step in CohortStep::ALL {
+            assert!(road(&at(step, "Source")).is_backward(), "{}", step.as_str());
+        }
+    }
+}
