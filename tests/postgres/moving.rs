@@ -466,3 +466,38 @@ async fn a_migration_moves_whole_by_its_own_steps_and_a_discarded_cohort_starts_
     world.target("insert into account (name) values ('first of the target'); insert into note (activity_id) select min(id) from activity");
     assert!(world.is_fenced(Side::Source, "insert into account (name) values ('too late')"));
 }
+
+#[tokio::test]
+async fn customers_that_the_target_had_before_live_on_through_it_all() {
+    let world = World::unprepared();
+    world.target(TABLES);
+    world.target(
+        "insert into currency values ('EUR', 'euro', 1), ('USD', 'dollar', 1.10), ('GBP', 'pound', 0.850);
+         insert into account (id, name, currency) overriding system value select i, 'native ' || i, 'GBP' from generate_series(5001, 5010) i;
+         insert into contact (id, account_id, email) select i, i, 'n' || i || '@example.org' from generate_series(5001, 5010) i;",
+    );
+    let mut prepare = world.settings("none", 1, Task::Prepare {});
+    prepare.input.cohort = None;
+    finish(prepare).await.passed();
+    let natives = || world.rows(Side::Target, "a.id > 5000");
+    let before = natives();
+    world.run("canary", 1, Task::Select { selection: Selection::KeysFrom("select 10".into()) }).await.passed();
+    for (attempt, task) in [(2, Task::Copy {}), (3, validate()), (4, Task::Discard {})] {
+        world.run("canary", attempt, task).await.passed();
+    }
+    assert_eq!(natives(), before);
+    world.run("canary", 5, Task::Select { selection: Selection::KeysFrom("select 10".into()) }).await.passed();
+    for (attempt, task) in
+        [(6, Task::Copy {}), (7, validate()), (8, cutover()), (9, Task::Freeze {}), (10, Task::Return {})]
+    {
+        world.run("canary", attempt, task).await.passed();
+    }
+    world.target("update account set name = 'alive' where id = 5001; insert into contact (account_id) values (5002)");
+    let lived = natives();
+    for (attempt, task) in [(11, Task::Verify {}), (12, Task::Reopen {})] {
+        world.run("canary", attempt, task).await.passed();
+    }
+    assert_eq!(natives(), lived);
+    assert_eq!(world.number(Side::Target, "select count(*) from account"), 10);
+    assert_eq!(world.everything(Side::Target)["currency"], world.everything(Side::Source)["currency"]);
+}
