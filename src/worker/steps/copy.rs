@@ -36,14 +36,21 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
+    for session in [&sides.source, &sides.target] {
+        session.run("analyse the members", "analyze godwit.member").await?;
+    }
     let chunks = chunks(&cohort, &sides).await?;
     let done = finished(&cohort, &sides).await?;
     job.progress.set_total(estimate(&cohort, &sides).await?);
     for state in done.values() {
         job.progress.advance(rows_of(state));
     }
-    for chunk in chunks.iter().filter(|chunk| !done.contains_key(*chunk)) {
+    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
         copy_chunk(&cohort, &mut sides, &ownership, *chunk).await?;
+        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
+        if (number + 1).is_power_of_two() {
+            analyze(&cohort, &sides).await?;
+        }
     }
     analyze(&cohort, &sides).await?;
     let states = finished(&cohort, &sides).await?;

@@ -61,7 +61,7 @@ async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership)
     match bring(cohort, sides, ownership, None).await {
         // A shared row may have been written between the two reads; inside the pause that cannot be.
         Err(Error::Refused { .. }) => {
-            tracing::info!("the difference cannot be brought before the pause")
+            tracing::info!("the difference cannot be brought before the pause");
         }
         outcome => drop(outcome?),
     }

@@ -88,15 +88,13 @@ async fn decide(
     token::hold(&transaction, token).await?;
     transaction.batch_execute("lock table godwit.member in share row exclusive mode").await.map_err(failed())?;
     free_name(&transaction, cohort).await?;
-    let entry = next_entry(&transaction, source).await?;
     let choice = choose(selecting, &transaction).await?;
-    transaction
-        .execute(
-            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[&entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
-        )
-        .await
-        .map_err(failed())?;
+    let entry = match ledger::cohort(&transaction, cohort).await? {
+        // It was discarded and starts over: its epoch goes on from where it was.
+        Some(known) => known.entry,
+        None => next_entry(&transaction, source).await?,
+    };
+    register(&transaction, entry, cohort).await?;
     write_members(&transaction, entry, &choice).await?;
     let decision = Decision {
         entry,
@@ -149,6 +147,17 @@ async fn free_name(transaction: &Transaction<'_>, cohort: &Identity) -> Result<(
         .await
         .map(drop)
         .map_err(failed())
+}
+
+async fn register(transaction: &Transaction<'_>, entry: i32, cohort: &Identity) -> Result<(), Error> {
+    transaction
+        .execute(
+            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4) on conflict (entry) do nothing",
+            &[&entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
+        )
+        .await
+        .map(drop)
+        .map_err(Error::database("register the cohort"))
 }
 
 /// One number for both ledgers, used by neither before.
@@ -207,7 +216,8 @@ async fn mirror(
     if recorded(source, cohort).await?.is_some() {
         return Ok(());
     }
-    if ledger::cohort(&**source, cohort).await?.is_none() {
+    let members = format!("select count(*) from godwit.member where entry = {}", decision.entry);
+    if source.number("count the cohort's customers", &members).await? == 0 {
         copy_members(decision, target, (source, token), cohort).await?;
     }
     let entries = [entry::UNASSIGNED];
@@ -226,13 +236,7 @@ async fn copy_members(
     let transaction = source.transaction().await.map_err(failed())?;
     token::hold(&transaction, token).await?;
     free_name(&transaction, cohort).await?;
-    transaction
-        .execute(
-            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[&decision.entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
-        )
-        .await
-        .map_err(failed())?;
+    register(&transaction, decision.entry, cohort).await?;
     let select = format!(
         "copy (select customer, entry, customer_group, chunk from godwit.member where entry = {}) to stdout (format text)",
         decision.entry
