@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use godwit::api::{Approval, Cohort, Migration};
-use kube::core::cel::{ErrorKind, validate_cel_schema};
+use kube::core::cel::{ErrorKind, ValidationErrors, validate_cel_schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -63,7 +63,7 @@ fn problems<T: JsonSchema + DeserializeOwned + serde::Serialize>(object: &Value)
     };
     let read = serde_json::to_value(&typed).expect("a typed object can be written");
     let mut problems = ignored(&object["spec"], &read["spec"], "spec");
-    let broken = validate_cel_schema::<T>(&read, None).err().map(|errors| errors.into_vec()).unwrap_or_default();
+    let broken = validate_cel_schema::<T>(&read, None).err().map(ValidationErrors::into_vec).unwrap_or_default();
     // A few functions of CEL exist on the API server only; there the same examples are applied for real.
     let known = broken.into_iter().filter(|error| error.kind != ErrorKind::UnsupportedReference);
     problems.extend(known.map(|error| error.message));
