@@ -75,9 +75,14 @@ impl Done {
 
     #[track_caller]
     pub fn refused(self, code: &str) -> Report {
-        assert_eq!(self.code, exit::DATA_DIFFERS, "{:?}", self.report);
+        self.refused_for(code, "")
+    }
+
+    #[track_caller]
+    pub fn refused_for(self, code: &str, case: &str) -> Report {
+        assert_eq!(self.code, exit::DATA_DIFFERS, "{case}: {:?}", self.report);
         let found: Vec<_> = self.report.findings.iter().map(|it| &it.code).collect();
-        assert!(found.iter().any(|it| *it == code), "{:?}", self.report);
+        assert!(found.iter().any(|it| *it == code), "{case}: {:?}", self.report);
         self.report
     }
 }
@@ -236,6 +241,14 @@ impl World {
 
     pub fn file(&self, uri: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(uri)).unwrap()
+    }
+
+    pub fn bytes(&self, uri: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(uri)).unwrap()
+    }
+
+    pub fn write(&self, uri: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.path().join(uri), bytes).unwrap();
     }
 
     /// Copy and Validate.

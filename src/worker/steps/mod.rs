@@ -1,5 +1,9 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
+pub mod assess;
+mod audit;
+pub mod backup;
+pub mod check;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
@@ -20,3 +24,4 @@ mod selection;
 pub mod snapshot;
 pub mod validate;
 pub mod verify;
+pub mod verify_backup;
