@@ -35,6 +35,7 @@ fn complete(definition: &CustomResourceDefinition) -> Value {
         let schema = &mut version["schema"]["openAPIV3Schema"];
         bound_conditions(schema);
         never_nullable(schema);
+        without_unsigned(schema);
         describe_spec_and_status(schema);
         if let Some(status) = schema["properties"].get_mut("status") {
             // kstatus takes an object without status for finished; with this default it is InProgress until we have looked.
@@ -58,7 +59,7 @@ fn describe_spec_and_status(schema: &mut Value) {
 
 /// Conditions as controller-gen writes them: enumerated status, bounded strings.
 fn bound_conditions(schema: &mut Value) {
-    // By pointer: indexing would create what a kind without conditions does not have.
+    // An index would create the path: an Approval has no status, and must not get half of one.
     let Some(item) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") else {
         return;
     };
@@ -77,6 +78,20 @@ fn never_nullable(schema: &mut Value) {
             fields.values_mut().for_each(never_nullable);
         }
         Value::Array(items) => items.iter_mut().for_each(never_nullable),
+        _ => {}
+    }
+}
+
+/// The API knows no unsigned numbers: clients in other languages would not know the format. `minimum` says the same.
+fn without_unsigned(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("format").is_some_and(|format| format == "uint32") {
+                fields.insert("format".to_owned(), json!("int32"));
+            }
+            fields.values_mut().for_each(without_unsigned);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_unsigned),
         _ => {}
     }
 }
