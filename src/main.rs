@@ -8,10 +8,7 @@ use godwit::cli::Cli;
 
 fn main() -> ExitCode {
     // Two TLS providers in one process panic at the first handshake: ours is chosen before anything can choose another.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("another TLS provider is installed already");
         return ExitCode::FAILURE;
     }

@@ -5,9 +5,7 @@
 pub enum Error {
     #[error("failed to build job {job}: spec.engine names no engine")]
     NoEngine { job: String },
-    #[error(
-        "failed to build job {job}: spec.backup.storage names neither persistentVolumeClaim nor s3"
-    )]
+    #[error("failed to build job {job}: spec.backup.storage names neither persistentVolumeClaim nor s3")]
     NoStorage { job: String },
     #[error("failed to build job {job}: spec.checks has no check {check} with a job source")]
     NoCheck { job: String, check: String },

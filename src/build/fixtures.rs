@@ -9,11 +9,7 @@ use crate::contract::{Identity, Task};
 use crate::plan::decision::{JobRequest, Work};
 
 pub fn identity(name: &str, uid: &str) -> Identity {
-    Identity {
-        namespace: "shop".into(),
-        name: name.into(),
-        uid: uid.into(),
-    }
+    Identity { namespace: "shop".into(), name: name.into(), uid: uid.into() }
 }
 
 pub fn request(task: Task) -> JobRequest {
@@ -28,19 +24,11 @@ pub fn request(task: Task) -> JobRequest {
 }
 
 pub fn cohort_request(task: Task) -> JobRequest {
-    JobRequest {
-        cohort: Some(identity("canary", "uid-cohort")),
-        ..request(task)
-    }
+    JobRequest { cohort: Some(identity("canary", "uid-cohort")), ..request(task) }
 }
 
 pub fn container_request(check: &str) -> JobRequest {
-    JobRequest {
-        work: Work::Container {
-            check: check.into(),
-        },
-        ..cohort_request(Task::Copy {})
-    }
+    JobRequest { work: Work::Container { check: check.into() }, ..cohort_request(Task::Copy {}) }
 }
 
 pub fn settings() -> PodSettings {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
-    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -37,11 +37,7 @@ pub struct JobOrder<'a> {
 /// The Job to create.
 pub fn build_job(order: &JobOrder) -> Result<Job, Error> {
     let request = order.request;
-    let (ttl, deadline) = if is_check(&request.work) {
-        (CHECK_TTL, CHECK_DEADLINE)
-    } else {
-        (STEP_TTL, STEP_DEADLINE)
-    };
+    let (ttl, deadline) = if is_check(&request.work) { (CHECK_TTL, CHECK_DEADLINE) } else { (STEP_TTL, STEP_DEADLINE) };
     Ok(Job {
         metadata: ObjectMeta {
             name: Some(request.name.clone()),
@@ -105,10 +101,7 @@ pub fn owner_of(request: &JobRequest) -> Owner<'_> {
 }
 
 fn is_check(work: &Work) -> bool {
-    matches!(
-        work,
-        Work::Container { .. } | Work::Worker(Task::SqlCheck { .. } | Task::IntegrityCheck {})
-    )
+    matches!(work, Work::Container { .. } | Work::Worker(Task::SqlCheck { .. } | Task::IntegrityCheck {}))
 }
 
 fn by_exit_code() -> PodFailurePolicy {

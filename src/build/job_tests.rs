@@ -8,13 +8,7 @@ use super::*;
 use crate::contract::{EvidenceRef, INCLUDE_MOUNT, STORAGE_MOUNT, Selection, Side};
 
 fn built(request: &JobRequest, spec: &MigrationSpec) -> Job {
-    build_job(&JobOrder {
-        request,
-        spec,
-        plan_digest: Some("sha256:abc"),
-        settings: &fixtures::settings(),
-    })
-    .unwrap()
+    build_job(&JobOrder { request, spec, plan_digest: Some("sha256:abc"), settings: &fixtures::settings() }).unwrap()
 }
 
 fn pod_of(job: &Job) -> PodSpec {
@@ -32,10 +26,8 @@ fn env_of(job: &Job) -> Vec<(String, String)> {
         .filter(|variable| variable.name != "GODWIT_STEP")
         .map(|variable| {
             let from = variable.value_from.and_then(|from| from.secret_key_ref);
-            let text = from.map_or_else(
-                || variable.value.unwrap_or_default(),
-                |key| format!("{}/{}", key.name, key.key),
-            );
+            let text =
+                from.map_or_else(|| variable.value.unwrap_or_default(), |key| format!("{}/{}", key.name, key.key));
             (variable.name, text)
         })
         .collect()
@@ -47,36 +39,27 @@ fn mounts_of(job: &Job) -> Vec<String> {
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-    list.iter()
-        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-        .collect()
+    list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
 const SOURCE: (&str, &str) = ("GODWIT_SOURCE_URI", "old/old-uri");
 const TARGET: (&str, &str) = ("GODWIT_TARGET_URI", "new/new-uri");
 
 fn evidence() -> EvidenceRef {
-    EvidenceRef {
-        uri: "backup/manifest.json".into(),
-        digest: "sha256:1".into(),
-    }
+    EvidenceRef { uri: "backup/manifest.json".into(), digest: "sha256:1".into() }
 }
 
 /// One task of every kind.
 fn every_task() -> Vec<Task> {
     vec![
         Task::Assess {},
-        Task::Backup {
-            includes: vec!["workflows".into()],
-        },
+        Task::Backup { includes: vec!["workflows".into()] },
         Task::VerifyBackup { backup: evidence() },
         Task::Prepare {},
         Task::Finalize {},
         Task::Reset {},
         Task::Cleanup {},
-        Task::Select {
-            selection: Selection::Remainder {},
-        },
+        Task::Select { selection: Selection::Remainder {} },
         Task::Copy {},
         Task::Validate { checks: vec![] },
         Task::Cutover { checks: vec![] },
@@ -91,11 +74,7 @@ fn every_task() -> Vec<Task> {
 }
 
 fn sql_check(side: Side) -> Task {
-    Task::SqlCheck {
-        side,
-        query: "select 1".into(),
-        timeout_seconds: 9,
-    }
+    Task::SqlCheck { side, query: "select 1".into(), timeout_seconds: 9 }
 }
 
 #[test]
@@ -116,10 +95,7 @@ fn every_task_gets_exactly_the_databases_it_works_on() {
 
 #[test]
 fn a_bucket_is_reached_with_the_named_secret_and_without_a_volume() {
-    let job = built(
-        &fixtures::request(Task::VerifyBackup { backup: evidence() }),
-        &fixtures::spec_on_s3(),
-    );
+    let job = built(&fixtures::request(Task::VerifyBackup { backup: evidence() }), &fixtures::spec_on_s3());
     assert_eq!(
         env_of(&job),
         pairs(&[
@@ -155,18 +131,10 @@ fn includes_are_mounted_read_only_and_only_for_the_backup() {
     for task in every_task() {
         let job = built(&fixtures::request(task.clone()), &fixtures::spec());
         let is_backup = matches!(task, Task::Backup { .. });
-        assert_eq!(
-            mounts_of(&job).contains(&path),
-            is_backup,
-            "{}",
-            task.name()
-        );
+        assert_eq!(mounts_of(&job).contains(&path), is_backup, "{}", task.name());
         if is_backup {
             let mounts = container_of(&job).volume_mounts.unwrap();
-            let mount = mounts
-                .iter()
-                .find(|mount| mount.mount_path == path)
-                .unwrap();
+            let mount = mounts.iter().find(|mount| mount.mount_path == path).unwrap();
             assert_eq!(mount.read_only, Some(true));
         }
     }
@@ -186,10 +154,7 @@ fn every_pod_is_restricted_and_holds_no_service_account_token() {
         assert_eq!(security.run_as_non_root, Some(true));
         assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
         let container = container_of(&job);
-        assert_eq!(
-            container.termination_message_policy.as_deref(),
-            Some("File")
-        );
+        assert_eq!(container.termination_message_policy.as_deref(), Some("File"));
         let security = container.security_context.unwrap();
         assert_eq!(security.allow_privilege_escalation, Some(false));
         assert_eq!(security.read_only_root_filesystem, Some(true));
@@ -200,19 +165,14 @@ fn every_pod_is_restricted_and_holds_no_service_account_token() {
 
 #[test]
 fn a_job_is_tried_once_and_ends_for_good_on_the_permanent_codes() {
-    let spec = built(&fixtures::request(Task::Prepare {}), &fixtures::spec())
-        .spec
-        .unwrap();
+    let spec = built(&fixtures::request(Task::Prepare {}), &fixtures::spec()).spec.unwrap();
     assert_eq!(spec.backoff_limit, Some(0));
     assert_eq!(spec.pod_replacement_policy.as_deref(), Some("Failed"));
     assert_eq!(spec.ttl_seconds_after_finished, Some(604_800));
     let rules = spec.pod_failure_policy.unwrap().rules;
     assert_eq!(rules[0].action, "Ignore");
     assert_eq!(rules[1].action, "FailJob");
-    assert_eq!(
-        rules[1].on_exit_codes.as_ref().unwrap().values,
-        [65, 66, 77, 78]
-    );
+    assert_eq!(rules[1].on_exit_codes.as_ref().unwrap().values, [65, 66, 77, 78]);
 }
 
 #[test]
@@ -227,10 +187,7 @@ fn a_check_is_kept_for_minutes_only() {
 fn a_cohorts_job_belongs_to_the_cohort_and_carries_both_names() {
     let job = built(&fixtures::cohort_request(Task::Copy {}), &fixtures::spec());
     let owner = &job.metadata.owner_references.as_ref().unwrap()[0];
-    assert_eq!(
-        (owner.kind.as_str(), owner.uid.as_str()),
-        ("Cohort", "uid-cohort")
-    );
+    assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Cohort", "uid-cohort"));
     assert_eq!(owner.controller, Some(true));
     let labels = job.metadata.labels.unwrap();
     let pod_labels = job.spec.unwrap().template.metadata.unwrap().labels.unwrap();
@@ -253,16 +210,8 @@ fn a_cohorts_job_belongs_to_the_cohort_and_carries_both_names() {
 fn a_migrations_job_belongs_to_the_migration() {
     let job = built(&fixtures::request(Task::Assess {}), &fixtures::spec());
     let owner = &job.metadata.owner_references.unwrap()[0];
-    assert_eq!(
-        (owner.kind.as_str(), owner.name.as_str()),
-        ("Migration", "crm")
-    );
-    assert!(
-        !job.metadata
-            .labels
-            .unwrap()
-            .contains_key("godwit.dev/cohort")
-    );
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Migration", "crm"));
+    assert!(!job.metadata.labels.unwrap().contains_key("godwit.dev/cohort"));
 }
 
 #[test]
@@ -272,10 +221,7 @@ fn a_users_container_runs_its_own_image_and_sees_no_database() {
     assert_eq!(container.image.as_deref(), Some("example/probe:9"));
     assert_eq!(container.command.unwrap(), ["/probe"]);
     assert_eq!(container.args.unwrap(), ["--fast"]);
-    assert_eq!(
-        env_of(&job),
-        pairs(&[("LIMIT", "7"), ("TOKEN", "probe-secret/token")])
-    );
+    assert_eq!(env_of(&job), pairs(&[("LIMIT", "7"), ("TOKEN", "probe-secret/token")]));
     assert_eq!(pod_of(&job).security_context.unwrap().run_as_user, None);
 }
 
@@ -301,10 +247,7 @@ fn no_name_within_a_job_is_longer_than_a_label() {
 #[test]
 fn an_occupied_name_belongs_to_a_suspended_job_that_no_pod_runs_for() {
     let cohort = fixtures::identity("canary", "uid-cohort");
-    let owner = Owner {
-        kind: "Cohort",
-        identity: &cohort,
-    };
+    let owner = Owner { kind: "Cohort", identity: &cohort };
     let job = build_placeholder(&owner, "canary-copy-4", &fixtures::settings());
     assert_eq!(job.metadata.name.as_deref(), Some("canary-copy-4"));
     let spec = job.spec.unwrap();
@@ -323,8 +266,5 @@ fn a_check_that_the_spec_lost_is_an_error_that_names_it() {
         settings: &fixtures::settings(),
     })
     .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "failed to build job crm-step-3: spec.checks has no check gone with a job source"
-    );
+    assert_eq!(error.to_string(), "failed to build job crm-step-3: spec.checks has no check gone with a job source");
 }

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::names::{
-    ANNOTATION_PLAN_DIGEST, LABEL_ATTEMPT, LABEL_CHECK, LABEL_COHORT, LABEL_COMPONENT,
-    LABEL_MANAGED_BY, LABEL_MIGRATION, LABEL_NAME, LABEL_OWNER_UID, LABEL_PART_OF, LABEL_STEP,
-    MANAGED_BY,
+    ANNOTATION_PLAN_DIGEST, LABEL_ATTEMPT, LABEL_CHECK, LABEL_COHORT, LABEL_COMPONENT, LABEL_MANAGED_BY,
+    LABEL_MIGRATION, LABEL_NAME, LABEL_OWNER_UID, LABEL_PART_OF, LABEL_STEP, MANAGED_BY,
 };
 use crate::contract::Identity;
 use crate::plan::decision::{JobRequest, Work};
@@ -19,13 +18,9 @@ pub const LABEL_PLACEHOLDER: &str = "godwit.dev/placeholder";
 
 /// What every child carries.
 pub fn of_child(migration: &Identity) -> BTreeMap<String, String> {
-    [
-        (LABEL_MANAGED_BY, MANAGED_BY),
-        (LABEL_PART_OF, MANAGED_BY),
-        (LABEL_MIGRATION, &migration.name),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
+    [(LABEL_MANAGED_BY, MANAGED_BY), (LABEL_PART_OF, MANAGED_BY), (LABEL_MIGRATION, &migration.name)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// What a Job and its pods carry.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, SeccompProfile, SecretKeySelector, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, SecretKeySelector,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -16,8 +16,7 @@ use super::{Error, PodSettings, labels};
 use crate::api::MigrationSpec;
 use crate::api::check::{JobSource, SecretKeyRef};
 use crate::contract::{
-    INCLUDE_MOUNT, SCRATCH_MOUNT, SOURCE_URI_ENV, STEP_ENV, STORAGE_MOUNT, Side, TARGET_URI_ENV,
-    TERMINATION_PATH, Task,
+    INCLUDE_MOUNT, SCRATCH_MOUNT, SOURCE_URI_ENV, STEP_ENV, STORAGE_MOUNT, Side, TARGET_URI_ENV, TERMINATION_PATH, Task,
 };
 use crate::plan::decision::Work;
 
@@ -59,12 +58,7 @@ fn needs_of(task: &Task) -> Needs {
         | Task::Verify {}
         | Task::Reopen {} => (true, true, true, false),
     };
-    Needs {
-        source,
-        target,
-        storage,
-        includes,
-    }
+    Needs { source, target, storage, includes }
 }
 
 /// The pod of an attempt.
@@ -76,28 +70,18 @@ pub fn build_pod(order: &JobOrder) -> Result<PodTemplateSpec, Error> {
     };
     let (container, volumes) = match &order.request.work {
         Work::Worker(task) => worker(order, task, input)?,
-        Work::Container { check } => (
-            own_container(order.settings, job_source(order, check)?, input),
-            vec![empty_dir(TMP)],
-        ),
+        Work::Container { check } => {
+            (own_container(order.settings, job_source(order, check)?, input), vec![empty_dir(TMP)])
+        }
     };
-    let worker_user = matches!(order.request.work, Work::Worker(_))
-        .then_some(order.settings.user_id)
-        .flatten();
+    let worker_user = matches!(order.request.work, Work::Worker(_)).then_some(order.settings.user_id).flatten();
     Ok(template(order, container, volumes, worker_user))
 }
 
-fn template(
-    order: &JobOrder,
-    container: Container,
-    volumes: Vec<Volume>,
-    user: Option<i64>,
-) -> PodTemplateSpec {
+fn template(order: &JobOrder, container: Container, volumes: Vec<Volume>, user: Option<i64>) -> PodTemplateSpec {
     let settings = order.settings;
     let secrets = settings.pull_secrets.iter();
-    let pull_secrets: Vec<_> = secrets
-        .map(|name| LocalObjectReference { name: name.clone() })
-        .collect();
+    let pull_secrets: Vec<_> = secrets.map(|name| LocalObjectReference { name: name.clone() }).collect();
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::of_job(order.request)),
@@ -175,21 +159,13 @@ fn job_source<'a>(order: &'a JobOrder, check: &str) -> Result<&'a JobSource, Err
     checks
         .find(|candidate| candidate.name == check)
         .and_then(|found| found.job.as_ref())
-        .ok_or_else(|| Error::NoCheck {
-            job: order.request.name.clone(),
-            check: check.to_owned(),
-        })
+        .ok_or_else(|| Error::NoCheck { job: order.request.name.clone(), check: check.to_owned() })
 }
 
 fn database_env(order: &JobOrder, needs: Needs) -> Result<Vec<EnvVar>, Error> {
     let engine = order.spec.engine.postgres.as_ref();
-    let engine = engine.ok_or_else(|| Error::NoEngine {
-        job: order.request.name.clone(),
-    })?;
-    let sides = [
-        (needs.source, SOURCE_URI_ENV, &engine.source),
-        (needs.target, TARGET_URI_ENV, &engine.target),
-    ];
+    let engine = engine.ok_or_else(|| Error::NoEngine { job: order.request.name.clone() })?;
+    let sides = [(needs.source, SOURCE_URI_ENV, &engine.source), (needs.target, TARGET_URI_ENV, &engine.target)];
     Ok(sides
         .into_iter()
         .filter(|(needed, _, _)| *needed)
@@ -219,28 +195,18 @@ fn storage(spec: &MigrationSpec) -> (Vec<EnvVar>, Option<Volume>) {
         ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|key| EnvVar {
             name: key.to_owned(),
             value: None,
-            value_from: Some(from_secret(&SecretKeyRef {
-                name: secret.clone(),
-                key: key.to_owned(),
-            })),
+            value_from: Some(from_secret(&SecretKeyRef { name: secret.clone(), key: key.to_owned() })),
         })
     });
     (env.collect(), None)
 }
 
 fn from_secret(key: &SecretKeyRef) -> EnvVarSource {
-    EnvVarSource {
-        secret_key_ref: Some(SecretKeySelector::from(key)),
-        ..EnvVarSource::default()
-    }
+    EnvVarSource { secret_key_ref: Some(SecretKeySelector::from(key)), ..EnvVarSource::default() }
 }
 
 fn empty_dir(name: &str) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Volume::default()
-    }
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 
 fn config_map(volume: &str, name: &str) -> Volume {
@@ -257,11 +223,7 @@ fn config_map(volume: &str, name: &str) -> Volume {
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        ..VolumeMount::default()
-    }
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
 /// The restricted Pod Security Standard.
@@ -273,10 +235,7 @@ fn restricted_pod(user: Option<i64>) -> PodSecurityContext {
         fs_group: user,
         // A backup volume may hold millions of files: their group is changed once, not at every mount.
         fs_group_change_policy: user.map(|_| "OnRootMismatch".to_owned()),
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        }),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
         ..PodSecurityContext::default()
     }
 }
@@ -292,10 +251,7 @@ fn restricted_container(env: Vec<EnvVar>) -> Container {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
             run_as_non_root: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".into()]),
-                add: None,
-            }),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
             ..SecurityContext::default()
         }),
         ..Container::default()
@@ -305,10 +261,7 @@ fn restricted_container(env: Vec<EnvVar>) -> Container {
 /// A pod that never runs: for the Job that occupies a name.
 pub fn build_idle_pod(settings: &PodSettings, labels: BTreeMap<String, String>) -> PodTemplateSpec {
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
             containers: vec![Container {
                 image: Some(settings.image.clone()),

@@ -14,10 +14,7 @@ pub const ROUTES_KEY: &str = "routes.json";
 
 /// The `ConfigMap` as it must read; owned by the Migration.
 pub fn build_route_table(migration: &Identity, content: &RouteTableContent) -> ConfigMap {
-    let owner = Owner {
-        kind: "Migration",
-        identity: migration,
-    };
+    let owner = Owner { kind: "Migration", identity: migration };
     let mut labels = labels::of_child(migration);
     labels.insert(LABEL_COMPONENT.to_owned(), "route-table".to_owned());
     labels.insert(LABEL_OWNER_UID.to_owned(), migration.uid.clone());
@@ -40,23 +37,13 @@ mod tests {
 
     #[test]
     fn the_route_table_is_owned_by_its_migration_and_holds_the_routes_unchanged() {
-        let migration = Identity {
-            namespace: "shop".into(),
-            name: "crm".into(),
-            uid: "uid-7".into(),
-        };
-        let content = RouteTableContent {
-            config_map: "crm-routes".into(),
-            routes: "{\"v\":1}".into(),
-        };
+        let migration = Identity { namespace: "shop".into(), name: "crm".into(), uid: "uid-7".into() };
+        let content = RouteTableContent { config_map: "crm-routes".into(), routes: "{\"v\":1}".into() };
         let map = build_route_table(&migration, &content);
         assert_eq!(map.metadata.name.as_deref(), Some("crm-routes"));
         assert_eq!(map.metadata.namespace.as_deref(), Some("shop"));
         assert_eq!(map.data.unwrap()["routes.json"], "{\"v\":1}");
         let owner = &map.metadata.owner_references.unwrap()[0];
-        assert_eq!(
-            (owner.kind.as_str(), owner.uid.as_str()),
-            ("Migration", "uid-7")
-        );
+        assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Migration", "uid-7"));
     }
 }

@@ -7,8 +7,8 @@ use super::Error;
 use crate::api::MigrationSpec;
 use crate::api::migration::KeyStrategy;
 use crate::contract::{
-    CheckInput, Dataset, KeyStrategy as ContractKeys, OwnerPath, S3Storage, STORAGE_MOUNT,
-    StepInput, Storage, Task, VERSION,
+    CheckInput, Dataset, KeyStrategy as ContractKeys, OwnerPath, S3Storage, STORAGE_MOUNT, StepInput, Storage, Task,
+    VERSION,
 };
 use crate::plan::decision::{JobRequest, Work};
 
@@ -21,11 +21,7 @@ pub fn step_input_json(request: &JobRequest, spec: &MigrationSpec) -> Result<Str
 }
 
 /// The input of Godwit's own worker.
-pub fn build_step_input(
-    request: &JobRequest,
-    spec: &MigrationSpec,
-    task: Task,
-) -> Result<StepInput, Error> {
+pub fn build_step_input(request: &JobRequest, spec: &MigrationSpec, task: Task) -> Result<StepInput, Error> {
     Ok(StepInput {
         v: VERSION,
         migration: request.migration.clone(),
@@ -50,9 +46,7 @@ fn build_check_input(request: &JobRequest, check: &str) -> CheckInput {
 }
 
 fn to_json<T: Serialize>(request: &JobRequest, input: &T) -> Result<String, Error> {
-    serde_json::to_string(input).map_err(|_| Error::Input {
-        job: request.name.clone(),
-    })
+    serde_json::to_string(input).map_err(|_| Error::Input { job: request.name.clone() })
 }
 
 fn dataset(spec: &MigrationSpec) -> Dataset {
@@ -66,10 +60,7 @@ fn dataset(spec: &MigrationSpec) -> Dataset {
         owners: dataset
             .owners
             .iter()
-            .map(|owner| OwnerPath {
-                table: owner.table.clone(),
-                via: owner.via.clone(),
-            })
+            .map(|owner| OwnerPath { table: owner.table.clone(), via: owner.via.clone() })
             .collect(),
         keys: match dataset.keys.strategy {
             KeyStrategy::Gap => ContractKeys::Gap,
@@ -89,9 +80,7 @@ fn storage(request: &JobRequest, spec: &MigrationSpec) -> Result<Storage, Error>
             endpoint: s3.endpoint.clone(),
             region: s3.region.clone(),
         })),
-        (None, None) => Err(Error::NoStorage {
-            job: request.name.clone(),
-        }),
+        (None, None) => Err(Error::NoStorage { job: request.name.clone() }),
     }
 }
 
@@ -120,8 +109,7 @@ mod tests {
 
     #[test]
     fn a_bucket_is_passed_without_its_credentials() {
-        let text =
-            step_input_json(&fixtures::request(Task::Assess {}), &fixtures::spec_on_s3()).unwrap();
+        let text = step_input_json(&fixtures::request(Task::Assess {}), &fixtures::spec_on_s3()).unwrap();
         let input: StepInput = serde_json::from_str(&text).unwrap();
         assert_eq!(
             input.storage,

@@ -7,6 +7,7 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 
 use super::postgres::row::RowError;
+use super::postgres::sandbox::SandboxError;
 use super::storage::StorageError;
 use crate::contract::{Finding, Severity, exit};
 
@@ -23,24 +24,16 @@ pub struct Fault {
 
 /// Classes whose primary message names only schema objects, limits or the connection. The others (22 data exception, P0 raise)
 /// quote values.
-const SPEAKABLE_CLASSES: [&str; 16] = [
-    "08", "0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "GW",
-];
+const SPEAKABLE_CLASSES: [&str; 16] =
+    ["08", "0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "GW"];
 
 impl From<&tokio_postgres::Error> for Fault {
     fn from(error: &tokio_postgres::Error) -> Self {
         let Some(database) = error.as_db_error() else {
-            return Self {
-                sqlstate: None,
-                text: spoken_chain(error),
-                object: None,
-                constraint: None,
-            };
+            return Self { sqlstate: None, text: spoken_chain(error), object: None, constraint: None };
         };
         let code = database.code().code().to_owned();
-        let speakable = SPEAKABLE_CLASSES
-            .iter()
-            .any(|class| code.starts_with(class));
+        let speakable = SPEAKABLE_CLASSES.iter().any(|class| code.starts_with(class));
         let text = if speakable {
             bounded(database.message())
         } else {
@@ -67,12 +60,7 @@ impl From<tokio_postgres::Error> for Fault {
 impl Fault {
     /// A fault that no server reported, such as a value of an unexpected shape.
     pub fn new(text: impl Into<String>) -> Self {
-        Self {
-            sqlstate: None,
-            text: text.into(),
-            object: None,
-            constraint: None,
-        }
+        Self { sqlstate: None, text: text.into(), object: None, constraint: None }
     }
 
     pub fn is(&self, state: &SqlState) -> bool {
@@ -128,12 +116,7 @@ fn spoken_chain(error: &dyn std::error::Error) -> String {
 }
 
 fn bounded(text: &str) -> String {
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(300)
-        .collect()
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -148,9 +131,7 @@ pub enum Error {
         #[source]
         source: Fault,
     },
-    #[error(
-        "the {side} connection goes through a proxy that pools transactions; name the database server itself"
-    )]
+    #[error("the {side} connection goes through a proxy that pools transactions; name the database server itself")]
     Pooled { side: &'static str },
     #[error("the {side} database runs PostgreSQL {version}; 13 or newer is needed")]
     ServerTooOld { side: &'static str, version: i32 },
@@ -169,11 +150,7 @@ pub enum Error {
     #[error("the {side} has no ledger; Prepare comes first")]
     LedgerMissing { side: &'static str },
     #[error("entry {entry} was expected at epoch {expected}, but is at {found}")]
-    EpochMoved {
-        entry: i32,
-        expected: i64,
-        found: i64,
-    },
+    EpochMoved { entry: i32, expected: i64, found: i64 },
     #[error("the ledger does not know {what}")]
     NotInLedger { what: String },
     /// The step came to an answer, and the answer is no.
@@ -192,17 +169,18 @@ pub enum Error {
         #[from]
         source: StorageError,
     },
+    #[error("failed to provide the sandbox database")]
+    Sandbox {
+        #[from]
+        source: SandboxError,
+    },
     #[error("failed to read COPY data")]
     Rows {
         #[source]
         source: RowError,
     },
     #[error("{table} took {landed} rows of {sent}")]
-    RowsLost {
-        table: String,
-        sent: u64,
-        landed: u64,
-    },
+    RowsLost { table: String, sent: u64, landed: u64 },
     /// The rows read back are not the rows that were sent.
     #[error("the rows read back from {table} are not the rows that were sent")]
     CopyDiffers { table: String },
@@ -218,18 +196,12 @@ impl Error {
     /// For `map_err`: names the attempt and drops what the server said about rows.
     pub fn database(attempted: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let attempted = attempted.into();
-        move |error| Self::Database {
-            attempted,
-            source: Fault::from(error),
-        }
+        move |error| Self::Database { attempted, source: Fault::from(error) }
     }
 
     /// One finding that ends the step.
     pub fn refused(exit: i32, finding: Finding) -> Self {
-        Self::Refused {
-            exit,
-            findings: vec![finding],
-        }
+        Self::Refused { exit, findings: vec![finding] }
     }
 
     pub fn exit_code(&self) -> i32 {
@@ -240,9 +212,8 @@ impl Error {
             Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
             Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
-            Self::Storage {
-                source: StorageError::Missing { .. },
-            } => exit::INPUT_MISSING,
+            Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
+            Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
             Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
@@ -251,6 +222,7 @@ impl Error {
             | Self::Program { .. }
             | Self::File { .. }
             | Self::Storage { .. }
+            | Self::Sandbox { .. }
             | Self::Rows { .. }
             | Self::RowsLost { .. }
             | Self::Json { .. } => exit::TRY_AGAIN,
@@ -287,6 +259,7 @@ impl Error {
             Self::Program { .. } => "ProgramFailed",
             Self::File { .. } => "FileFailed",
             Self::Storage { .. } => "StorageFailed",
+            Self::Sandbox { .. } => "SandboxFailed",
             Self::Rows { .. } => "RowsUnreadable",
             Self::RowsLost { .. } => "RowsLost",
             Self::CopyDiffers { .. } => "CopyDiffers",
@@ -336,12 +309,7 @@ mod tests {
     use super::*;
 
     fn fault(state: &str) -> Fault {
-        Fault {
-            sqlstate: Some(state.into()),
-            text: "text".into(),
-            object: None,
-            constraint: None,
-        }
+        Fault { sqlstate: Some(state.into()), text: "text".into(), object: None, constraint: None }
     }
 
     #[test]

@@ -18,7 +18,9 @@ use postgres::session::{Purpose, Session, connect};
 use progress::Progress;
 use storage::{Credentials, Storage};
 
-use crate::contract::{Identity, Report, ReportResult, Side, StepInput, Task, VERSION, exit};
+use crate::contract::{
+    INCLUDE_MOUNT, Identity, Report, ReportResult, SCRATCH_MOUNT, Side, StepInput, Task, VERSION, exit,
+};
 
 /// What a Job was started with.
 #[derive(Debug)]
@@ -30,6 +32,21 @@ pub struct Settings {
     pub termination_path: PathBuf,
 }
 
+/// Folders of the container; tests put their own in their place.
+#[derive(Clone, Debug)]
+pub struct Mounts {
+    /// Has a folder for each backup include.
+    pub include: PathBuf,
+    /// Writable, for scratch files and the sandbox database.
+    pub scratch: PathBuf,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self { include: INCLUDE_MOUNT.into(), scratch: SCRATCH_MOUNT.into() }
+    }
+}
+
 /// What a step gets.
 #[derive(Debug)]
 pub struct Job {
@@ -37,6 +54,7 @@ pub struct Job {
     pub source_uri: Option<String>,
     pub target_uri: Option<String>,
     storage_credentials: Credentials,
+    pub mounts: Mounts,
     pub progress: Progress,
 }
 
@@ -51,6 +69,7 @@ impl Job {
             source_uri: settings.source_uri.clone(),
             target_uri: settings.target_uri.clone(),
             storage_credentials: settings.storage_credentials.clone(),
+            mounts: Mounts::default(),
             progress: Progress::new(unit),
         }
     }
@@ -67,10 +86,7 @@ impl Job {
 
     /// Opens the storage; steps that need none must not fail for it.
     pub fn storage(&self) -> Result<Storage, Error> {
-        Ok(Storage::open(
-            &self.input.storage,
-            &self.storage_credentials,
-        )?)
+        Ok(Storage::open(&self.input.storage, &self.storage_credentials)?)
     }
 
     /// Opens a session on which the server refuses every write.
@@ -83,10 +99,7 @@ impl Job {
             Side::Source => (&self.source_uri, "source"),
             Side::Target => (&self.target_uri, "target"),
         };
-        uri.as_deref().ok_or_else(|| Error::Uri {
-            side: name,
-            reason: "it was not given to this step".into(),
-        })
+        uri.as_deref().ok_or_else(|| Error::Uri { side: name, reason: "it was not given to this step".into() })
     }
 
     fn purpose(&self, side: Side) -> Purpose {
@@ -99,9 +112,7 @@ impl Job {
 
     /// The cohort of a cohort's step.
     pub fn cohort(&self) -> Result<&Identity, Error> {
-        self.input.cohort.as_ref().ok_or_else(|| Error::Input {
-            reason: format!("{} needs a cohort", self.step()),
-        })
+        self.input.cohort.as_ref().ok_or_else(|| Error::Input { reason: format!("{} needs a cohort", self.step()) })
     }
 
     /// The uid of the cohort, or of the migration in its own steps: the subject of tokens, checkpoints and reports.
@@ -118,13 +129,8 @@ impl Job {
     /// Reads a side's catalogue and what of it belongs to the dataset; blockers end the step.
     pub async fn scope(&self, session: &Session) -> Result<(Catalog, Scope), Error> {
         let catalog = postgres::catalog::read_catalog(session).await?;
-        let scope =
-            postgres::scope::resolve(&self.input.dataset, &catalog).map_err(|findings| {
-                Error::Refused {
-                    exit: exit::DATA_DIFFERS,
-                    findings,
-                }
-            })?;
+        let scope = postgres::scope::resolve(&self.input.dataset, &catalog)
+            .map_err(|findings| Error::Refused { exit: exit::DATA_DIFFERS, findings })?;
         Ok((catalog, scope))
     }
 }
@@ -143,12 +149,8 @@ pub async fn run(settings: Settings) -> i32 {
 
 async fn finish(job: &Job) -> (i32, Report) {
     if job.input.v != VERSION {
-        let error = Error::Input {
-            reason: format!(
-                "version {} of the input is unknown, expected {VERSION}",
-                job.input.v
-            ),
-        };
+        let error =
+            Error::Input { reason: format!("version {} of the input is unknown, expected {VERSION}", job.input.v) };
         return failure(&error);
     }
     match stored_report(job).await {
@@ -207,9 +209,7 @@ async fn stored_report(job: &Job) -> Result<Option<(i32, Report)>, Error> {
     }
     let target = job.target().await?;
     match ledger::owner_of(&target).await? {
-        Some(owner) if owner.uid == job.input.migration.uid => {
-            ledger::report(&*target, job.attempt_key()).await
-        }
+        Some(owner) if owner.uid == job.input.migration.uid => ledger::report(&*target, job.attempt_key()).await,
         _ => Ok(None),
     }
 }
@@ -235,6 +235,10 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
         Task::Reset {} => steps::reset::run(job).await,
         Task::Cleanup {} => steps::cleanup::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
+        Task::Backup { includes } => steps::backup::run(job, includes).await,
+        Task::VerifyBackup { backup } => steps::verify_backup::run(job, backup).await,
+        Task::SqlCheck { side, query, timeout_seconds } => steps::check::sql(job, *side, query, *timeout_seconds).await,
+        Task::IntegrityCheck {} => steps::check::integrity(job).await,
         Task::Copy {} => steps::copy::run(job).await,
         Task::Validate { checks } => steps::validate::run(job, checks).await,
         Task::Cutover { checks } => steps::cutover::run(job, checks).await,
@@ -243,19 +247,12 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
         Task::Return {} => steps::return_::run(job).await,
         Task::Verify {} => steps::verify::run(job).await,
         Task::Reopen {} => steps::reopen::run(job).await,
-        other => Err(Error::Input {
-            reason: format!("this build has no step {}", other.name()),
-        }),
     }
 }
 
 /// Written whole or not at all where the path allows it; the kubelet reads it after the container has ended.
 fn write_report(path: &Path, report: &Report) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(report.to_termination_message().as_bytes())?;
     file.flush()
 }

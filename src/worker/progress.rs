@@ -23,12 +23,7 @@ pub struct Progress {
 impl Progress {
     /// `unit` is `rows`, `bytes` or `tables`.
     pub fn new(unit: &'static str) -> Self {
-        Self {
-            unit,
-            done: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            last: Mutex::new(None),
-        }
+        Self { unit, done: AtomicU64::new(0), total: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
     pub fn set_total(&self, total: u64) {
@@ -63,9 +58,7 @@ impl Progress {
             return;
         }
         *last = Some(Instant::now());
-        let line = contract::ProgressLine {
-            progress: self.snapshot(),
-        };
+        let line = contract::ProgressLine { progress: self.snapshot() };
         if let Ok(text) = serde_json::to_string(&line) {
             // A closed standard output costs the display, never the step.
             let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -83,13 +76,6 @@ mod tests {
         progress.set_total(10);
         progress.advance(3);
         progress.advance(4);
-        assert_eq!(
-            progress.snapshot(),
-            contract::Progress {
-                unit: "rows".into(),
-                done: 7,
-                total: 10
-            }
-        );
+        assert_eq!(progress.snapshot(), contract::Progress { unit: "rows".into(), done: 7, total: 10 });
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload, aws::AmazonS3Builder,
-    local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload, aws::AmazonS3Builder, local::LocalFileSystem,
+    path::Path, prefix::PrefixStore,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -70,11 +70,7 @@ pub enum StorageError {
     #[error("{path} is in storage already")]
     Exists { path: String },
     #[error("{path} has {bytes} bytes, more than the {limit} that it may have")]
-    TooLarge {
-        path: String,
-        bytes: u64,
-        limit: u64,
-    },
+    TooLarge { path: String, bytes: u64, limit: u64 },
     #[error("{path} is no usable path")]
     Path { path: String },
 }
@@ -92,18 +88,15 @@ impl StorageError {
             return false;
         };
         match source {
-            object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. } => true,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
             other => io_kind(other) == Some(std::io::ErrorKind::PermissionDenied),
         }
     }
 
     /// The storage's settings are unusable: a retry is pointless.
     pub fn is_misconfigured(&self) -> bool {
-        matches!(
-            self,
-            Self::OpenFolder { .. } | Self::OpenBucket { .. } | Self::Path { .. }
-        ) && !self.is_not_permitted()
+        matches!(self, Self::OpenFolder { .. } | Self::OpenBucket { .. } | Self::Path { .. })
+            && !self.is_not_permitted()
     }
 }
 
@@ -131,9 +124,7 @@ pub struct Credentials {
 /// Shows that there are credentials, never what they are.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Credentials")
-            .finish_non_exhaustive()
+        formatter.debug_struct("Credentials").finish_non_exhaustive()
     }
 }
 
@@ -170,66 +161,38 @@ pub struct Storage {
 
 impl Storage {
     /// Opens the storage; a folder must exist (it is a mounted volume).
-    pub fn open(
-        place: &contract::Storage,
-        credentials: &Credentials,
-    ) -> Result<Self, StorageError> {
+    pub fn open(place: &contract::Storage, credentials: &Credentials) -> Result<Self, StorageError> {
         let store: Arc<dyn ObjectStore> = match place {
             contract::Storage::Path(folder) => Arc::new(
                 LocalFileSystem::new_with_prefix(folder)
-                    .map_err(|source| StorageError::OpenFolder {
-                        folder: folder.clone(),
-                        source,
-                    })?
+                    .map_err(|source| StorageError::OpenFolder { folder: folder.clone(), source })?
                     // A report says that the file is durable; without this it may only be in the page cache.
                     .with_fsync(true),
             ),
             contract::Storage::S3(s3) => open_bucket(s3, credentials)?,
         };
-        Ok(Self {
-            store,
-            part_bytes: PART_BYTES,
-        })
+        Ok(Self { store, part_bytes: PART_BYTES })
     }
 
     /// Writes a small file at once.
-    pub async fn put_bytes(
-        &self,
-        path: &str,
-        bytes: impl Into<Bytes>,
-    ) -> Result<Stored, StorageError> {
+    pub async fn put_bytes(&self, path: &str, bytes: impl Into<Bytes>) -> Result<Stored, StorageError> {
         self.put(path, bytes.into(), PutMode::Overwrite).await
     }
 
     /// Writes a small file unless there is one: of two writers exactly one succeeds, the other gets [`StorageError::Exists`].
-    pub async fn put_new_bytes(
-        &self,
-        path: &str,
-        bytes: impl Into<Bytes>,
-    ) -> Result<Stored, StorageError> {
+    pub async fn put_new_bytes(&self, path: &str, bytes: impl Into<Bytes>) -> Result<Stored, StorageError> {
         self.put(path, bytes.into(), PutMode::Create).await
     }
 
     async fn put(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<Stored, StorageError> {
-        let stored = Stored {
-            path: path.to_owned(),
-            bytes: bytes.len() as u64,
-            digest: digest(&bytes),
-        };
-        let put = self
-            .store
-            .put_opts(&parse(path)?, PutPayload::from(bytes), mode.into())
-            .await;
+        let stored = Stored { path: path.to_owned(), bytes: bytes.len() as u64, digest: digest(&bytes) };
+        let put = self.store.put_opts(&parse(path)?, PutPayload::from(bytes), mode.into()).await;
         match put {
             Ok(_) => Ok(stored),
-            Err(
-                object_store::Error::AlreadyExists { .. }
-                | object_store::Error::Precondition { .. },
-            ) => Err(StorageError::Exists { path: path.into() }),
-            Err(source) => Err(StorageError::Write {
-                path: path.into(),
-                source,
-            }),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(StorageError::Exists { path: path.into() })
+            }
+            Err(source) => Err(StorageError::Write { path: path.into(), source }),
         }
     }
 
@@ -260,10 +223,7 @@ impl Storage {
                 Ok(piece) => writer.write(&piece).await?,
                 Err(source) => {
                     writer.abort().await;
-                    return Err(StorageError::Feed {
-                        path: path.into(),
-                        source,
-                    });
+                    return Err(StorageError::Feed { path: path.into(), source });
                 }
             }
         }
@@ -273,11 +233,7 @@ impl Storage {
     /// Reads a file that has at most `limit` bytes.
     pub async fn get_bytes(&self, path: &str, limit: u64) -> Result<Bytes, StorageError> {
         let mut reader = self.get_stream(path).await?;
-        let too_large = |bytes| StorageError::TooLarge {
-            path: path.into(),
-            bytes,
-            limit,
-        };
+        let too_large = |bytes| StorageError::TooLarge { path: path.into(), bytes, limit };
         if reader.size > limit {
             return Err(too_large(reader.size));
         }
@@ -293,11 +249,7 @@ impl Storage {
 
     /// Reads a file piece by piece, digesting it on the way.
     pub async fn get_stream(&self, path: &str) -> Result<Reader, StorageError> {
-        let result = self
-            .store
-            .get(&parse(path)?)
-            .await
-            .map_err(|source| read_error(path, source))?;
+        let result = self.store.get(&parse(path)?).await.map_err(|source| read_error(path, source))?;
         Ok(Reader {
             path: path.to_owned(),
             size: result.meta.size,
@@ -323,20 +275,14 @@ impl Storage {
             .map_ok(|meta| (meta.location.to_string(), meta.size))
             .try_collect()
             .await
-            .map_err(|source| StorageError::List {
-                path: folder.into(),
-                source,
-            })
+            .map_err(|source| StorageError::List { path: folder.into(), source })
     }
 
     /// Deletes a file; there need not be one.
     pub async fn delete(&self, path: &str) -> Result<(), StorageError> {
         match self.store.delete(&parse(path)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(StorageError::Delete {
-                path: path.into(),
-                source,
-            }),
+            Err(source) => Err(StorageError::Delete { path: path.into(), source }),
         }
     }
 
@@ -349,18 +295,13 @@ impl Storage {
     }
 }
 
-fn open_bucket(
-    s3: &contract::S3Storage,
-    credentials: &Credentials,
-) -> Result<Arc<dyn ObjectStore>, StorageError> {
+fn open_bucket(s3: &contract::S3Storage, credentials: &Credentials) -> Result<Arc<dyn ObjectStore>, StorageError> {
     let mut builder = AmazonS3Builder::new().with_bucket_name(&s3.bucket);
     if let Some(region) = &s3.region {
         builder = builder.with_region(region);
     }
     if let Some(endpoint) = &s3.endpoint {
-        builder = builder
-            .with_endpoint(endpoint)
-            .with_allow_http(endpoint.starts_with("http://"));
+        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
     if let Some(id) = &credentials.access_key_id {
         builder = builder.with_access_key_id(id);
@@ -371,10 +312,7 @@ fn open_bucket(
     if let Some(token) = &credentials.session_token {
         builder = builder.with_token(token);
     }
-    let bucket = builder.build().map_err(|source| StorageError::OpenBucket {
-        bucket: s3.bucket.clone(),
-        source,
-    })?;
+    let bucket = builder.build().map_err(|source| StorageError::OpenBucket { bucket: s3.bucket.clone(), source })?;
     Ok(match s3.prefix.trim_matches('/') {
         "" => Arc::new(bucket),
         prefix => Arc::new(PrefixStore::new(bucket, parse(prefix)?)),
@@ -388,10 +326,7 @@ fn parse(path: &str) -> Result<Path, StorageError> {
 fn read_error(path: &str, source: object_store::Error) -> StorageError {
     match source {
         object_store::Error::NotFound { .. } => StorageError::Missing { path: path.into() },
-        source => StorageError::Read {
-            path: path.into(),
-            source,
-        },
+        source => StorageError::Read { path: path.into(), source },
     }
 }
 
@@ -442,10 +377,7 @@ impl Writer {
             Ok(()) => Ok(()),
             Err(source) => {
                 self.discard_parts().await;
-                Err(StorageError::Write {
-                    path: self.path.clone(),
-                    source,
-                })
+                Err(StorageError::Write { path: self.path.clone(), source })
             }
         }
     }
@@ -457,10 +389,7 @@ impl Writer {
             self.store
                 .put(&self.location, payload)
                 .await
-                .map_err(|source| StorageError::Write {
-                    path: self.path.clone(),
-                    source,
-                })?;
+                .map_err(|source| StorageError::Write { path: self.path.clone(), source })?;
         } else {
             if !self.buffer.is_empty() {
                 self.put_part().await?;
@@ -470,17 +399,10 @@ impl Writer {
             {
                 self.upload = Some(upload);
                 self.discard_parts().await;
-                return Err(StorageError::Write {
-                    path: self.path.clone(),
-                    source,
-                });
+                return Err(StorageError::Write { path: self.path.clone(), source });
             }
         }
-        Ok(Stored {
-            path: self.path,
-            bytes: self.bytes,
-            digest: digest_text(self.hash.finalize().as_slice()),
-        })
+        Ok(Stored { path: self.path, bytes: self.bytes, digest: digest_text(self.hash.finalize().as_slice()) })
     }
 
     /// Gives the file up; nothing of it appears.
@@ -525,12 +447,17 @@ impl Reader {
     }
 
     /// What was read: with [`next`](Self::next) at its end, the whole file.
-    pub fn finish(self) -> Stored {
+    pub fn read_so_far(&self) -> Stored {
         Stored {
-            path: self.path,
+            path: self.path.clone(),
             bytes: self.bytes,
-            digest: digest_text(self.hash.finalize().as_slice()),
+            digest: digest_text(self.hash.clone().finalize().as_slice()),
         }
+    }
+
+    /// The same, of a file that is read no further.
+    pub fn finish(self) -> Stored {
+        self.read_so_far()
     }
 }
 

@@ -17,10 +17,7 @@ fn folder() -> (tempfile::TempDir, Storage) {
 }
 
 fn names(folder: &std::path::Path) -> Vec<String> {
-    std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -47,10 +44,7 @@ async fn a_file_comes_back_with_the_digest_and_size_that_were_reported() {
 
 #[test]
 fn the_digest_is_that_of_every_other_tool() {
-    assert_eq!(
-        digest(b"abc"),
-        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    );
+    assert_eq!(digest(b"abc"), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 #[tokio::test]
@@ -60,36 +54,22 @@ async fn an_unfinished_file_is_never_visible() {
     writer.write(&[7; 500]).await.unwrap();
     assert_eq!(names(folder.path()).len(), 1, "its parts lie somewhere");
     assert_eq!(storage.list("").await.unwrap(), []);
-    assert!(matches!(
-        storage.get_stream("part.copy").await,
-        Err(StorageError::Missing { .. })
-    ));
+    assert!(matches!(storage.get_stream("part.copy").await, Err(StorageError::Missing { .. })));
     // What a killed process leaves behind hinders no later one.
     std::mem::forget(writer);
     let mut writer = storage.writer("part.copy", 0).unwrap();
     writer.write(&[8; 500]).await.unwrap();
     writer.finish().await.unwrap();
-    assert_eq!(
-        storage.list("").await.unwrap(),
-        [("part.copy".to_owned(), 500)]
-    );
-    assert_eq!(
-        storage.get_bytes("part.copy", 500).await.unwrap(),
-        vec![8; 500]
-    );
+    assert_eq!(storage.list("").await.unwrap(), [("part.copy".to_owned(), 500)]);
+    assert_eq!(storage.get_bytes("part.copy", 500).await.unwrap(), vec![8; 500]);
 }
 
 #[tokio::test]
 async fn an_aborted_file_leaves_nothing() {
     let (folder, storage) = folder();
-    let failing = futures::stream::iter([
-        Ok(Bytes::from(vec![1; 300])),
-        Err(std::io::Error::other("the sender went away")),
-    ]);
-    assert!(matches!(
-        storage.put_stream("part.copy", failing).await,
-        Err(StorageError::Feed { .. })
-    ));
+    let failing =
+        futures::stream::iter([Ok(Bytes::from(vec![1; 300])), Err(std::io::Error::other("the sender went away"))]);
+    assert!(matches!(storage.put_stream("part.copy", failing).await, Err(StorageError::Feed { .. })));
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
 
@@ -99,11 +79,7 @@ async fn a_read_has_a_bound() {
     storage.put_bytes("a.json", vec![b'x'; 101]).await.unwrap();
     assert!(matches!(
         storage.get_bytes("a.json", 100).await,
-        Err(StorageError::TooLarge {
-            bytes: 101,
-            limit: 100,
-            ..
-        })
+        Err(StorageError::TooLarge { bytes: 101, limit: 100, .. })
     ));
     assert_eq!(storage.get_bytes("a.json", 101).await.unwrap().len(), 101);
 }
@@ -112,10 +88,7 @@ async fn a_read_has_a_bound() {
 async fn of_two_writers_of_a_new_file_one_wins() {
     let (_folder, storage) = folder();
     storage.put_new_bytes("manifest.json", "one").await.unwrap();
-    assert!(matches!(
-        storage.put_new_bytes("manifest.json", "two").await,
-        Err(StorageError::Exists { .. })
-    ));
+    assert!(matches!(storage.put_new_bytes("manifest.json", "two").await, Err(StorageError::Exists { .. })));
     assert_eq!(storage.get_bytes("manifest.json", 9).await.unwrap(), "one");
 }
 
@@ -138,10 +111,7 @@ async fn a_folder_is_deleted_with_what_lies_below_it_and_nothing_else() {
 async fn a_path_never_leaves_the_root() {
     let (_folder, storage) = folder();
     for path in ["../x", "a/../../x", "a//x"] {
-        assert!(matches!(
-            storage.put_bytes(path, "x").await,
-            Err(StorageError::Path { .. })
-        ));
+        assert!(matches!(storage.put_bytes(path, "x").await, Err(StorageError::Path { .. })));
     }
 }
 
@@ -181,29 +151,24 @@ impl Respond for Bucket {
         let done = |body: &str| ResponseTemplate::new(200).set_body_string(body);
         match (request.method.as_str(), query.get("partNumber")) {
             ("PUT", Some(part)) => {
-                state
-                    .parts
-                    .insert(part.parse().unwrap(), request.body.clone());
+                state.parts.insert(part.parse().unwrap(), request.body.clone());
                 ResponseTemplate::new(200).insert_header("etag", "p")
             }
             ("PUT", None) => {
-                if request.headers.contains_key("if-none-match") && state.objects.contains_key(&key)
-                {
+                if request.headers.contains_key("if-none-match") && state.objects.contains_key(&key) {
                     return ResponseTemplate::new(412);
                 }
                 state.objects.insert(key, request.body.clone());
                 ResponseTemplate::new(200).insert_header("etag", "e")
             }
-            ("POST", _) if query.contains_key("uploads") => done(
-                "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
-            ),
+            ("POST", _) if query.contains_key("uploads") => {
+                done("<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>")
+            }
             ("POST", _) => {
                 let whole = std::mem::take(&mut state.parts).into_values().flatten();
                 let whole = whole.collect();
                 state.objects.insert(key, whole);
-                done(
-                    "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>",
-                )
+                done("<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>")
             }
             ("DELETE", _) => {
                 state.parts.clear();
@@ -224,21 +189,15 @@ async fn bucket() -> (MockServer, Bucket, Storage) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = MockServer::start().await;
     let bucket = Bucket::default();
-    Mock::given(any())
-        .respond_with(bucket.clone())
-        .mount(&server)
-        .await;
+    Mock::given(any()).respond_with(bucket.clone()).mount(&server).await;
     let place = contract::Storage::S3(contract::S3Storage {
         bucket: "crm".into(),
         prefix: "/eu/".into(),
         endpoint: Some(server.uri()),
         region: None,
     });
-    let credentials = Credentials {
-        access_key_id: Some("id".into()),
-        secret_access_key: Some("secret".into()),
-        session_token: None,
-    };
+    let credentials =
+        Credentials { access_key_id: Some("id".into()), secret_access_key: Some("secret".into()), session_token: None };
     let mut storage = Storage::open(&place, &credentials).unwrap();
     storage.part_bytes = 64;
     (server, bucket, storage)
@@ -253,20 +212,11 @@ async fn a_bucket_serves_the_same_calls_below_its_prefix() {
     let stored = writer.finish().await.unwrap();
     assert_eq!(stored.digest, digest(&[5; 150]));
     storage.put_new_bytes("b/small.json", "{}").await.unwrap();
-    assert!(matches!(
-        storage.put_new_bytes("b/small.json", "{}").await,
-        Err(StorageError::Exists { .. })
-    ));
+    assert!(matches!(storage.put_new_bytes("b/small.json", "{}").await, Err(StorageError::Exists { .. })));
     let keys: Vec<String> = bucket.0.lock().unwrap().objects.keys().cloned().collect();
     assert_eq!(keys, ["eu/b/large.copy", "eu/b/small.json"]);
-    assert_eq!(
-        storage.get_bytes("b/large.copy", 150).await.unwrap(),
-        vec![5; 150]
-    );
-    assert!(matches!(
-        storage.get_bytes("b/other", 1).await,
-        Err(StorageError::Missing { .. })
-    ));
+    assert_eq!(storage.get_bytes("b/large.copy", 150).await.unwrap(), vec![5; 150]);
+    assert!(matches!(storage.get_bytes("b/other", 1).await, Err(StorageError::Missing { .. })));
 }
 
 #[tokio::test]

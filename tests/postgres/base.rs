@@ -30,20 +30,13 @@ pub fn dataset() -> Dataset {
     Dataset {
         root_table: "public.account".into(),
         root_key: "id".into(),
-        owners: vec![godwit::contract::OwnerPath {
-            table: "public.deal_contact".into(),
-            via: vec!["deal_id".into()],
-        }],
+        owners: vec![godwit::contract::OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }],
         ..Dataset::default()
     }
 }
 
 pub fn migration() -> Identity {
-    Identity {
-        namespace: "sales".into(),
-        name: "crm".into(),
-        uid: "11111111-aaaa".into(),
-    }
+    Identity { namespace: "sales".into(), name: "crm".into(), uid: "11111111-aaaa".into() }
 }
 
 #[tokio::test]
@@ -71,10 +64,7 @@ async fn a_session_pins_what_changes_the_look_of_rows() {
         ("idle_in_transaction_session_timeout", "0"),
         ("lock_timeout", "5s"),
     ] {
-        let row = session
-            .query_one("select current_setting($1)", &[&name])
-            .await
-            .unwrap();
+        let row = session.query_one("select current_setting($1)", &[&name]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0), value, "{name}");
     }
 }
@@ -84,10 +74,7 @@ async fn a_reader_cannot_write() {
     let pair = Pair::new("");
     let purpose = Purpose::new(Side::Source, "assess").read_only();
     let session = connect(&pair.source_uri, purpose).await.unwrap();
-    let error = session
-        .run("create a table", "create table public.t ()")
-        .await
-        .unwrap_err();
+    let error = session.run("create a table", "create table public.t ()").await.unwrap_err();
     assert!(error.findings()[0].message.contains("25006"), "{error:?}");
 }
 
@@ -95,21 +82,14 @@ async fn a_reader_cannot_write() {
 async fn an_error_never_repeats_what_the_server_says_about_a_row() {
     let pair = Pair::new("create table t (id int primary key, secret text)");
     let session = pair.session(Side::Source).await;
-    session
-        .run("fill", "insert into public.t values (4711, 'hush')")
-        .await
-        .unwrap();
+    session.run("fill", "insert into public.t values (4711, 'hush')").await.unwrap();
     for sql in [
         "insert into public.t values (4711, 'hush')",
         "select 'hush4711'::int",
         "do $$ begin raise exception 'hush 4711'; end $$",
     ] {
         let error = session.run("try it", sql).await.unwrap_err();
-        let text = format!(
-            "{:?} {}",
-            error.findings(),
-            godwit::worker::error::spoken_chain_unbounded(&error)
-        );
+        let text = format!("{:?} {}", error.findings(), godwit::worker::error::spoken_chain_unbounded(&error));
         assert!(!text.contains("4711") && !text.contains("hush"), "{text}");
     }
 }
@@ -130,36 +110,21 @@ async fn the_catalogue_knows_keys_types_partitions_and_sequences() {
     let session = pair.session(Side::Source).await;
     let catalog = read_catalog(&session).await.unwrap();
     let account = &catalog.tables[&TableName::new("public", "Account \"X\"")];
-    let safe: Vec<_> = account
-        .columns
-        .iter()
-        .filter(|column| !column.binary_safe)
-        .map(|column| column.name.as_str())
-        .collect();
+    let safe: Vec<_> =
+        account.columns.iter().filter(|column| !column.binary_safe).map(|column| column.name.as_str()).collect();
     assert_eq!(safe, ["ms", "c", "r"]);
     assert_eq!(account.format(), RowFormat::Text);
     assert!(account.column("g").unwrap().generated);
-    assert_eq!(
-        account.column("code").unwrap().collation.as_deref(),
-        Some("pg_catalog.C")
-    );
+    assert_eq!(account.column("code").unwrap().collation.as_deref(), Some("pg_catalog.C"));
     assert!(account.uniques[0].deferrable);
     let event = &catalog.tables[&TableName::new("public", "event")];
     assert_eq!(event.primary_key, ["account", "at", "id"]);
     assert_eq!(event.partitions, [TableName::new("public", "event_1")]);
     assert_eq!(event.column_list(), "\"account\", \"at\", \"id\"");
-    assert!(
-        !catalog
-            .tables
-            .contains_key(&TableName::new("public", "event_1"))
-    );
+    assert!(!catalog.tables.contains_key(&TableName::new("public", "event_1")));
     assert_eq!(catalog.foreign_keys.len(), 1);
     let column = |name: &str| {
-        let found = catalog
-            .sequences
-            .iter()
-            .find(|s| s.name.name == name)
-            .unwrap();
+        let found = catalog.sequences.iter().find(|s| s.name.name == name).unwrap();
         (found.column.clone().unwrap().1, found.identity)
     };
     assert_eq!(column("event_id_seq"), ("id".into(), true));
@@ -172,14 +137,7 @@ async fn rows_of_an_entry_are_found_over_every_owner_path() {
     let mut session = pair.session(Side::Source).await;
     let catalog = read_catalog(&session).await.unwrap();
     let scope = scope::resolve(&dataset(), &catalog).unwrap();
-    ledger::create(
-        &mut session,
-        Side::Source,
-        &migration(),
-        &scope.root_key_type,
-    )
-    .await
-    .unwrap();
+    ledger::create(&mut session, Side::Source, &migration(), &scope.root_key_type).await.unwrap();
     session
         .run(
             "register members",
@@ -190,25 +148,13 @@ async fn rows_of_an_entry_are_found_over_every_owner_path() {
         .unwrap();
     let mut counts = Vec::new();
     for owned in &scope.owned {
-        let all = session
-            .number("count", &owned.count_of_entry(16, None))
-            .await
-            .unwrap();
-        let some = session
-            .number("count", &owned.count_of_entry(16, Some((1, 2))))
-            .await
-            .unwrap();
+        let all = session.number("count", &owned.count_of_entry(16, None)).await.unwrap();
+        let some = session.number("count", &owned.count_of_entry(16, Some((1, 2)))).await.unwrap();
         counts.push((owned.table.name.name.as_str(), all, some));
     }
     assert_eq!(
         counts,
-        [
-            ("account", 3, 2),
-            ("contact", 9, 6),
-            ("deal", 6, 4),
-            ("deal_contact", 6, 4),
-            ("line_item", 12, 8)
-        ]
+        [("account", 3, 2), ("contact", 9, 6), ("deal", 6, 4), ("deal_contact", 6, 4), ("line_item", 12, 8)]
     );
 }
 
@@ -217,15 +163,11 @@ async fn a_ledger_of_another_migration_is_named_and_left_alone() {
     let pair = Pair::new("");
     let mut session = pair.session(Side::Target).await;
     for _ in 0..2 {
-        ledger::create(&mut session, Side::Target, &migration(), "bigint")
-            .await
-            .unwrap();
+        ledger::create(&mut session, Side::Target, &migration(), "bigint").await.unwrap();
     }
     let mut other = migration();
     other.uid = "22222222-bbbb".into();
-    let error = ledger::create(&mut session, Side::Target, &other, "bigint")
-        .await
-        .unwrap_err();
+    let error = ledger::create(&mut session, Side::Target, &other, "bigint").await.unwrap_err();
     assert_eq!(error.exit_code(), exit::DATA_DIFFERS);
     assert!(error.to_string().contains("sales/crm") && error.to_string().contains("11111111-aaaa"));
     let entries = ledger::ownerships(&*session).await.unwrap();
@@ -239,9 +181,7 @@ async fn a_ledger_of_another_migration_is_named_and_left_alone() {
 async fn of_two_attempts_the_older_one_can_change_nothing() {
     let pair = Pair::new("");
     let mut older = pair.session(Side::Target).await;
-    ledger::create(&mut older, Side::Target, &migration(), "bigint")
-        .await
-        .unwrap();
+    ledger::create(&mut older, Side::Target, &migration(), "bigint").await.unwrap();
     let newer = pair.session(Side::Target).await;
     let first = token::take(&older, "cohort", 1).await.unwrap();
     let transaction = older.transaction().await.unwrap();
@@ -262,10 +202,7 @@ async fn of_two_attempts_the_older_one_can_change_nothing() {
     // The same attempt started twice: the second pod takes over, the first one fails.
     let again = token::take(&newer, "cohort", 2).await.unwrap();
     assert!(token::hold(&*newer, &again).await.is_ok());
-    assert!(matches!(
-        token::take(&older, "cohort", 1).await.unwrap_err(),
-        Error::NewerAttempt { .. }
-    ));
+    assert!(matches!(token::take(&older, "cohort", 1).await.unwrap_err(), Error::NewerAttempt { .. }));
 }
 
 /// Until some backend of the test's database waits for a lock.

@@ -88,7 +88,10 @@ async fn a_finalisation_that_ended_halfway_is_completed() {
     project.done(None, PREPARE).await;
     cut_over(&project, "rest", select(Selection::Remainder {})).await;
     let session = project.session(Side::Source).await;
-    session.run("drop one trigger", "drop trigger \"~godwit_fence_row\" on public.deal; drop schema godwit cascade").await.unwrap();
+    session
+        .run("drop one trigger", "drop trigger \"~godwit_fence_row\" on public.deal; drop schema godwit cascade")
+        .await
+        .unwrap();
     project.done(None, Task::Finalize {}).await;
     for side in [Side::Source, Side::Target] {
         assert_eq!(traces(&project, side).await, 0);

@@ -39,17 +39,8 @@ async fn fenced_with(schema: &str, dataset: Dataset) -> Fenced {
     let mut session = pair.session(Side::Source).await;
     let catalog = read_catalog(&session).await.unwrap();
     let scope = scope::resolve(&dataset, &catalog).unwrap();
-    ledger::create(
-        &mut session,
-        Side::Source,
-        &migration(),
-        &scope.root_key_type,
-    )
-    .await
-    .unwrap();
-    fence::install(&mut session, Side::Source, &scope)
-        .await
-        .unwrap();
+    ledger::create(&mut session, Side::Source, &migration(), &scope.root_key_type).await.unwrap();
+    fence::install(&mut session, Side::Source, &scope).await.unwrap();
     session
         .run(
             "register members",
@@ -58,13 +49,7 @@ async fn fenced_with(schema: &str, dataset: Dataset) -> Fenced {
         .await
         .unwrap();
     let token = token::take(&session, "cohort", 1).await.unwrap();
-    Fenced {
-        pair,
-        session,
-        token,
-        scope,
-        role,
-    }
+    Fenced { pair, session, token, scope, role }
 }
 
 impl Fenced {
@@ -75,9 +60,7 @@ impl Fenced {
 
     async fn crm() -> Self {
         let mut fenced = fenced(CRM).await;
-        fenced
-            .members("(10, 16), (11, 16), (12, 16), (50, 17)")
-            .await;
+        fenced.members("(10, 16), (11, 16), (12, 16), (50, 17)").await;
         fenced
     }
 
@@ -86,17 +69,12 @@ impl Fenced {
     }
 
     async fn close(&mut self, entry: i32) -> fence::Closed {
-        fence::close(&mut self.session, &self.token, entry)
-            .await
-            .unwrap()
+        fence::close(&mut self.session, &self.token, entry).await.unwrap()
     }
 }
 
 fn code(error: &tokio_postgres::Error) -> String {
-    error
-        .code()
-        .map(|code| code.code().to_owned())
-        .unwrap_or_default()
+    error.code().map(|code| code.code().to_owned()).unwrap_or_default()
 }
 
 async fn refused(client: &Client, sql: &str) {
@@ -161,33 +139,13 @@ async fn what_the_other_side_owns_is_refused_and_comes_back_with_the_owner() {
     fenced.close(16).await;
     let Fenced { session, token, .. } = &mut fenced;
     // Not the next epoch: something else happened in between.
-    let error = fence::open(session, token, 16, (Owner::Target, 7))
-        .await
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        Error::EpochMoved {
-            entry: 16,
-            expected: 6,
-            found: 5
-        }
-    ));
+    let error = fence::open(session, token, 16, (Owner::Target, 7)).await.unwrap_err();
+    assert!(matches!(error, Error::EpochMoved { entry: 16, expected: 6, found: 5 }));
     for _ in 0..2 {
-        fence::open(session, token, 16, (Owner::Target, 6))
-            .await
-            .unwrap();
+        fence::open(session, token, 16, (Owner::Target, 6)).await.unwrap();
     }
-    let error = application
-        .batch_execute("update account set name = 'x' where id = 10")
-        .await
-        .unwrap_err();
-    assert!(
-        error
-            .as_db_error()
-            .unwrap()
-            .message()
-            .contains("owned by the other side")
-    );
+    let error = application.batch_execute("update account set name = 'x' where id = 10").await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("owned by the other side"));
     let closed = fenced.close(16).await;
     assert_eq!((closed.epoch, closed.already), (7, false));
     let again = fenced.close(16).await;
@@ -199,10 +157,7 @@ async fn closing_waits_for_a_writer_in_flight_and_no_writer_slips_in_behind() {
     let mut fenced = Fenced::crm().await;
     let mut writer = fenced.application().await;
     let transaction = writer.transaction().await.unwrap();
-    transaction
-        .batch_execute("insert into contact (account_id, email) values (10, 'before the close')")
-        .await
-        .unwrap();
+    transaction.batch_execute("insert into contact (account_id, email) values (10, 'before the close')").await.unwrap();
     let pair = Pair {
         servers: fenced.pair.servers.clone(),
         database: fenced.pair.database.clone(),
@@ -217,23 +172,15 @@ async fn closing_waits_for_a_writer_in_flight_and_no_writer_slips_in_behind() {
     wait_for_lock(&pair, Side::Source).await;
     assert!(!closing.is_finished());
     // A writer that comes while the close waits is neither lost nor let through afterwards: it ends before the close, or fails.
-    let written = late
-        .batch_execute("insert into contact (account_id, email) values (10, 'late')")
-        .await;
+    let written = late.batch_execute("insert into contact (account_id, email) values (10, 'late')").await;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    assert!(
-        !closing.is_finished(),
-        "the writer in flight was not waited for"
-    );
+    assert!(!closing.is_finished(), "the writer in flight was not waited for");
     transaction.commit().await.unwrap();
     let (fenced, closed) = closing.await.unwrap();
     assert!(closed.drain > Duration::from_millis(700));
     let count = fenced
         .session
-        .number(
-            "count",
-            "select count(*) from public.contact where email in ('before the close', 'late')",
-        )
+        .number("count", "select count(*) from public.contact where email in ('before the close', 'late')")
         .await
         .unwrap();
     assert_eq!(count, 1 + i64::from(written.is_ok()));
@@ -272,10 +219,7 @@ async fn no_confirmed_write_is_missing_from_what_is_read_after_the_close() {
         confirmed += writer.await.unwrap();
     }
     assert!(confirmed > 10, "the race never ran");
-    assert_eq!(
-        seen, confirmed,
-        "a write was confirmed after the close, or lost"
-    );
+    assert_eq!(seen, confirmed, "a write was confirmed after the close, or lost");
     assert_eq!(fenced.session.number("count", count).await.unwrap(), seen);
 }
 
@@ -287,10 +231,7 @@ async fn a_writer_with_an_old_snapshot_fails_instead_of_going_by_it() {
         let begin = format!("begin isolation level {isolation}; select count(*) from account");
         accepted(&application, &begin).await;
         fenced.close(16).await;
-        let error = application
-            .batch_execute("update account set name = 'x' where id = 10")
-            .await
-            .unwrap_err();
+        let error = application.batch_execute("update account set name = 'x' where id = 10").await.unwrap_err();
         assert_eq!(code(&error), "40001", "{isolation}");
         accepted(&application, "rollback").await;
         // With a snapshot of its own time it is an ordinary refusal.
@@ -303,43 +244,24 @@ async fn a_writer_with_an_old_snapshot_fails_instead_of_going_by_it() {
 async fn a_change_of_membership_waits_for_writers_and_reaches_old_snapshots() {
     let mut fenced = Fenced::crm().await;
     let old = fenced.application().await;
-    accepted(
-        &old,
-        "begin isolation level repeatable read; select count(*) from account",
-    )
-    .await;
+    accepted(&old, "begin isolation level repeatable read; select count(*) from account").await;
     let writer = fenced.application().await;
-    accepted(
-        &writer,
-        "begin; update account set name = 'w' where id = 70",
-    )
-    .await;
+    accepted(&writer, "begin; update account set name = 'w' where id = 70").await;
     let pair_session = fenced.pair.session(Side::Source).await;
     let role = fenced.role.clone();
     let changing = tokio::spawn(async move {
         let Fenced { session, token, .. } = &mut fenced;
-        let transaction = fence::change_members(session, token, &[entry::UNASSIGNED, 17])
-            .await
-            .unwrap();
-        transaction
-            .batch_execute("insert into godwit.member (customer, entry) values (70, 17)")
-            .await
-            .unwrap();
+        let transaction = fence::change_members(session, token, &[entry::UNASSIGNED, 17]).await.unwrap();
+        transaction.batch_execute("insert into godwit.member (customer, entry) values (70, 17)").await.unwrap();
         transaction.commit().await.unwrap();
         fenced
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(
-        !changing.is_finished(),
-        "a writer of an unassigned customer was not waited for"
-    );
+    assert!(!changing.is_finished(), "a writer of an unassigned customer was not waited for");
     accepted(&writer, "commit").await;
     let mut fenced = changing.await.unwrap();
     fenced.close(17).await;
-    let error = old
-        .batch_execute("update account set name = 'x' where id = 70")
-        .await
-        .unwrap_err();
+    let error = old.batch_execute("update account set name = 'x' where id = 70").await.unwrap_err();
     assert_eq!(code(&error), "40001");
     drop((pair_session, role));
     refused(&writer, "update account set name = 'x' where id = 70").await;
@@ -351,20 +273,15 @@ async fn a_writer_that_waited_through_a_change_of_membership_goes_by_the_new_one
     let writer = fenced.application().await;
     let probe = fenced.pair.session(Side::Source).await;
     let Fenced { session, token, .. } = &mut fenced;
-    let transaction = fence::change_members(session, token, &[entry::UNASSIGNED, 17])
-        .await
-        .unwrap();
+    let transaction = fence::change_members(session, token, &[entry::UNASSIGNED, 17]).await.unwrap();
     transaction
         .batch_execute(
             "insert into godwit.member (customer, entry) values (70, 17); update godwit.ownership set owner = 'Target' where entry = 17",
         )
         .await
         .unwrap();
-    let writing = tokio::spawn(async move {
-        writer
-            .batch_execute("update account set name = 'x' where id = 70")
-            .await
-    });
+    let writing =
+        tokio::spawn(async move { writer.batch_execute("update account set name = 'x' where id = 70").await });
     for _ in 0..500 {
         let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())";
         if probe.number("look", waiting).await.unwrap() > 0 {
@@ -389,19 +306,14 @@ async fn cascades_of_an_open_customer_run_and_those_of_a_closed_one_do_not() {
 }
 
 #[tokio::test]
-async fn a_cascade_that_empties_an_owner_path_runs_and_a_row_without_customer_counts_as_unassigned()
-{
+async fn a_cascade_that_empties_an_owner_path_runs_and_a_row_without_customer_counts_as_unassigned() {
     let schema = "create table account (id int primary key);
         create table deal (id int primary key, account_id int references account on delete cascade);
         create table item (id int primary key, deal_id int references deal on delete set null);
         insert into account values (1), (2); insert into deal values (1, 1), (2, 2); insert into item values (1, 1), (2, 2), (3, null);";
     let mut fenced = fenced_with(
         schema,
-        Dataset {
-            root_table: "public.account".into(),
-            root_key: "id".into(),
-            ..Dataset::default()
-        },
+        Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() },
     )
     .await;
     fenced.members("(1, 16)").await;
@@ -416,41 +328,20 @@ async fn a_cascade_that_empties_an_owner_path_runs_and_a_row_without_customer_co
 async fn a_row_whose_parent_moves_meanwhile_ends_on_one_side_of_the_close() {
     let mut fenced = Fenced::crm().await;
     let pair = fenced.pair.session(Side::Source).await;
-    let deal = pair
-        .number(
-            "find a deal",
-            "select min(id) from public.deal where account_id = 50",
-        )
-        .await
-        .unwrap();
+    let deal = pair.number("find a deal", "select min(id) from public.deal where account_id = 50").await.unwrap();
     let writer = fenced.application().await;
-    accepted(
-        &writer,
-        &format!("begin; insert into line_item (deal_id, product) values ({deal}, 'in flight')"),
-    )
-    .await;
+    accepted(&writer, &format!("begin; insert into line_item (deal_id, product) values ({deal}, 'in flight')")).await;
     // The deal moves from entry 17 to entry 16 while the line item's writer, which holds only entry 17, is in flight.
     let mover = fenced.application().await;
     let moving = tokio::spawn(async move {
-        mover
-            .batch_execute(&format!(
-                "update deal set account_id = 10 where id = {deal}"
-            ))
-            .await
+        mover.batch_execute(&format!("update deal set account_id = 10 where id = {deal}")).await
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(
-        !moving.is_finished(),
-        "the move did not wait for the writer below it"
-    );
+    assert!(!moving.is_finished(), "the move did not wait for the writer below it");
     accepted(&writer, "commit").await;
     moving.await.unwrap().unwrap();
     fenced.close(16).await;
-    refused(
-        &writer,
-        &format!("insert into line_item (deal_id, product) values ({deal}, 'late')"),
-    )
-    .await;
+    refused(&writer, &format!("insert into line_item (deal_id, product) values ({deal}, 'late')")).await;
 }
 
 #[tokio::test]
@@ -501,32 +392,16 @@ async fn only_a_current_pass_of_the_ledgers_owner_goes_through() {
     assert_eq!(code(&error), "GW002");
     drop(transaction);
     let application = fenced.application().await;
-    for (pass, expected) in [
-        (format!("16:{epoch}"), "GW003"),
-        ("anything".into(), "GW003"),
-    ] {
+    for (pass, expected) in [(format!("16:{epoch}"), "GW003"), ("anything".into(), "GW003")] {
         accepted(&application, &format!("set godwit.pass = '{pass}'")).await;
-        let error = application
-            .batch_execute("update account set name = 'forged' where id = 10")
-            .await
-            .unwrap_err();
+        let error = application.batch_execute("update account set name = 'forged' where id = 10").await.unwrap_err();
         assert_eq!(code(&error), expected, "{pass}");
-        let error = application
-            .batch_execute("truncate line_item")
-            .await
-            .unwrap_err();
+        let error = application.batch_execute("truncate line_item").await.unwrap_err();
         assert_eq!(code(&error), expected, "{pass}");
     }
     let superuser = fenced.pair.application(Side::Source, "postgres").await;
-    accepted(
-        &superuser,
-        "set godwit.pass = '16:x'; drop table if exists nothing",
-    )
-    .await;
-    let error = superuser
-        .batch_execute("delete from line_item")
-        .await
-        .unwrap_err();
+    accepted(&superuser, "set godwit.pass = '16:x'; drop table if exists nothing").await;
+    let error = superuser.batch_execute("delete from line_item").await.unwrap_err();
     assert_eq!(code(&error), "GW003");
 }
 
@@ -536,15 +411,9 @@ async fn an_epoch_cannot_change_under_a_transaction_that_passes() {
     let mut other = fenced.pair.session(Side::Source).await;
     let transaction = other.transaction().await.unwrap();
     fence::pass(&transaction, 16, 4).await.unwrap();
-    transaction
-        .batch_execute("update public.account set name = 'landing' where id = 10")
-        .await
-        .unwrap();
+    transaction.batch_execute("update public.account set name = 'landing' where id = 10").await.unwrap();
     let error = fence::close(&mut fenced.session, &fenced.token, 16).await;
-    assert!(
-        error.is_err(),
-        "the epoch rose under a transaction that passes"
-    );
+    assert!(error.is_err(), "the epoch rose under a transaction that passes");
     transaction.commit().await.unwrap();
     assert_eq!(fenced.close(16).await.epoch, 5);
 }
@@ -554,11 +423,9 @@ async fn an_application_needs_no_right_on_the_ledger_and_cannot_call_into_it() {
     let fenced = Fenced::crm().await;
     let application = fenced.application().await;
     accepted(&application, "update account set name = 'x' where id = 10").await;
-    for sql in [
-        "select * from godwit.member",
-        "select godwit.admit_entry(0)",
-        "update godwit.ownership set owner = 'Target'",
-    ] {
+    for sql in
+        ["select * from godwit.member", "select godwit.admit_entry(0)", "update godwit.ownership set owner = 'Target'"]
+    {
         let error = application.batch_execute(sql).await.unwrap_err();
         assert_eq!(code(&error), "42501", "{sql}");
     }
@@ -585,46 +452,25 @@ async fn partitions_are_fenced_also_when_named_directly_and_when_added_later() {
         create table event_new partition of event for values from ('2021-01-01') to ('2022-01-01') partition by range (at);
         create table event_new_1 partition of event_new for values from ('2021-01-01') to ('2021-07-01');
         insert into account values (1), (2); insert into event values (1, 1, '2020-02-02'), (2, 2, '2021-02-02');";
-    let dataset = Dataset {
-        root_table: "public.account".into(),
-        root_key: "id".into(),
-        ..Dataset::default()
-    };
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
     let mut fenced = fenced_with(schema, dataset.clone()).await;
     fenced.members("(1, 16)").await;
     let application = fenced.application().await;
     fenced.close(16).await;
-    refused(
-        &application,
-        "insert into event values (9, 1, '2021-02-03')",
-    )
-    .await;
+    refused(&application, "insert into event values (9, 1, '2021-02-03')").await;
     refused(&application, "delete from event_old where account_id = 1").await;
     refused(&application, "truncate event_new_1").await;
-    refused(
-        &application,
-        "update event set at = '2021-03-03' where account_id = 1",
-    )
-    .await;
-    accepted(
-        &application,
-        "update event set at = '2020-03-03' where account_id = 2",
-    )
-    .await;
-    fenced
-        .pair
-        .psql(Side::Source, "create table event_2021b partition of event_new for values from ('2021-07-01') to ('2022-01-01')");
-    refused(
-        &application,
-        "insert into event values (9, 1, '2021-08-03')",
-    )
-    .await;
+    refused(&application, "update event set at = '2021-03-03' where account_id = 1").await;
+    accepted(&application, "update event set at = '2020-03-03' where account_id = 2").await;
+    fenced.pair.psql(
+        Side::Source,
+        "create table event_2021b partition of event_new for values from ('2021-07-01') to ('2022-01-01')",
+    );
+    refused(&application, "insert into event values (9, 1, '2021-08-03')").await;
     // A second install brings the new partition's statement triggers.
     let catalog = read_catalog(&fenced.session).await.unwrap();
     let scope = scope::resolve(&dataset, &catalog).unwrap();
-    fence::install(&mut fenced.session, Side::Source, &scope)
-        .await
-        .unwrap();
+    fence::install(&mut fenced.session, Side::Source, &scope).await.unwrap();
     let triggers = fence::fenced_tables(&*fenced.session).await.unwrap();
     assert_eq!(triggers.len(), 3 * 6);
     fence::remove(&mut fenced.session).await.unwrap();
@@ -636,11 +482,7 @@ async fn partitions_are_fenced_also_when_named_directly_and_when_added_later() {
 async fn installing_again_takes_no_lock_and_a_busy_table_does_not_block_its_application() {
     let mut fenced = Fenced::crm().await;
     let application = fenced.application().await;
-    accepted(
-        &application,
-        "begin; update account set name = 'x' where id = 10",
-    )
-    .await;
+    accepted(&application, "begin; update account set name = 'x' where id = 10").await;
     // Nothing to do: the table in use does not matter.
     let Fenced { session, scope, .. } = &mut fenced;
     fence::install(session, Side::Source, scope).await.unwrap();
@@ -670,11 +512,8 @@ async fn hostile_names_composite_paths_and_text_keys_are_fenced() {
         insert into "We""ird; Sch"."Cust'omer" values ('a''b'), ('ü');
         insert into "We""ird; Sch"."Straße" ("tenant", "Owner\x") values (1, 'a''b'), (1, 'ü');
         insert into "We""ird; Sch"."leaf" select row_number() over (), "tenant", "No" from "We""ird; Sch"."Straße";"#;
-    let dataset = Dataset {
-        root_table: "We\"ird; Sch.Cust'omer".into(),
-        root_key: "K\"ey".into(),
-        ..Dataset::default()
-    };
+    let dataset =
+        Dataset { root_table: "We\"ird; Sch.Cust'omer".into(), root_key: "K\"ey".into(), ..Dataset::default() };
     let mut fenced = fenced_with(schema, dataset).await;
     fenced.members("('a''b', 16)").await;
     fenced.close(16).await;
@@ -686,9 +525,5 @@ async fn hostile_names_composite_paths_and_text_keys_are_fenced() {
     };
     refused(&application, &leaf("a''b")).await;
     accepted(&application, &leaf("ü")).await;
-    refused(
-        &application,
-        r#"update "We""ird; Sch"."Straße" set "Owner\x" = 'a''b'"#,
-    )
-    .await;
+    refused(&application, r#"update "We""ird; Sch"."Straße" set "Owner\x" = 'a''b'"#).await;
 }

@@ -25,12 +25,7 @@ impl Project {
     }
 
     pub fn with(schema: &str, dataset: Dataset) -> Self {
-        Self {
-            pair: Pair::new(schema),
-            storage: tempfile::tempdir().unwrap(),
-            dataset,
-            attempt: AtomicI64::new(0),
-        }
+        Self { pair: Pair::new(schema), storage: tempfile::tempdir().unwrap(), dataset, attempt: AtomicI64::new(0) }
     }
 
     pub fn settings(&self, cohort: Option<Identity>, task: Task, attempt: i64) -> Settings {
@@ -66,12 +61,7 @@ impl Project {
         self.run_attempt(cohort, task, attempt).await
     }
 
-    pub async fn run_attempt(
-        &self,
-        cohort: Option<&str>,
-        task: Task,
-        attempt: i64,
-    ) -> (i32, Report) {
+    pub async fn run_attempt(&self, cohort: Option<&str>, task: Task, attempt: i64) -> (i32, Report) {
         let settings = self.settings(cohort.map(cohort_named), task, attempt);
         let path = settings.termination_path.clone();
         let code = godwit::worker::run(settings).await;
@@ -96,9 +86,5 @@ impl Project {
 }
 
 pub fn cohort_named(name: &str) -> Identity {
-    Identity {
-        namespace: migration().namespace,
-        name: name.to_owned(),
-        uid: format!("uid-of-{name}"),
-    }
+    Identity { namespace: migration().namespace, name: name.to_owned(), uid: format!("uid-of-{name}") }
 }

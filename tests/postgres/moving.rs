@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use godwit::contract::{
-    Dataset, Identity, KeyStrategy, OwnerPath, Owner, QueryPair, Report, Side, Storage, StepInput,
-    Task, exit,
+    Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Side, StepInput, Storage, Task, exit,
 };
 use godwit::worker::postgres::session::Session;
 use godwit::worker::postgres::{catalog, fence, ledger, scope};
@@ -76,19 +75,20 @@ impl Done {
 
     #[track_caller]
     pub fn refused(self, code: &str) -> Report {
-        assert_eq!(self.code, exit::DATA_DIFFERS, "{:?}", self.report);
+        self.refused_for(code, "")
+    }
+
+    #[track_caller]
+    pub fn refused_for(self, code: &str, case: &str) -> Report {
+        assert_eq!(self.code, exit::DATA_DIFFERS, "{case}: {:?}", self.report);
         let found: Vec<_> = self.report.findings.iter().map(|it| &it.code).collect();
-        assert!(found.iter().any(|it| *it == code), "{:?}", self.report);
+        assert!(found.iter().any(|it| *it == code), "{case}: {:?}", self.report);
         self.report
     }
 }
 
 pub fn cohort(name: &str) -> Identity {
-    Identity {
-        namespace: "sales".into(),
-        name: name.into(),
-        uid: format!("uid-{name}"),
-    }
+    Identity { namespace: "sales".into(), name: name.into(), uid: format!("uid-{name}") }
 }
 
 impl World {
@@ -96,17 +96,12 @@ impl World {
     pub async fn new() -> Self {
         let pair = Pair::new(&format!("{TABLES}{ROWS} analyze;"));
         pair.psql(Side::Target, &format!("{TABLES}{MAIL}"));
-        let world = Self {
-            pair,
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let world = Self { pair, folder: tempfile::tempdir().unwrap() };
         for side in [Side::Source, Side::Target] {
             let mut session = world.pair.session(side).await;
             let catalog = catalog::read_catalog(&session).await.unwrap();
             let scope = scope::resolve(&dataset(), &catalog).unwrap();
-            ledger::create(&mut session, side, &migration(), &scope.root_key_type)
-                .await
-                .unwrap();
+            ledger::create(&mut session, side, &migration(), &scope.root_key_type).await.unwrap();
             fence::install(&mut session, side, &scope).await.unwrap();
         }
         world.target(
@@ -188,11 +183,7 @@ impl World {
             .args(["-c", sql])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{sql}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(ToOwned::to_owned).collect()
     }
@@ -205,7 +196,9 @@ impl World {
                 "contact" | "deal" => "join account a on a.id = t.account_id",
                 "deal_contact" => "join deal d on d.id = t.deal_id join account a on a.id = d.account_id",
                 "activity" => "join contact c on c.id = t.contact_id join account a on a.id = c.account_id",
-                _ => "join activity v on v.id = t.activity_id join contact c on c.id = v.contact_id join account a on a.id = c.account_id",
+                _ => {
+                    "join activity v on v.id = t.activity_id join contact c on c.id = v.contact_id join account a on a.id = c.account_id"
+                }
             };
             let sql = format!("select t::text from {table} t {joins} where {condition} order by 1");
             (table, self.column(side, &sql))
@@ -227,10 +220,8 @@ impl World {
     }
 
     pub fn owner(&self, side: Side, entry: i32) -> (String, i64) {
-        let row = self.column(
-            side,
-            &format!("select owner || ' ' || epoch from godwit.ownership where entry = {entry}"),
-        );
+        let row =
+            self.column(side, &format!("select owner || ' ' || epoch from godwit.ownership where entry = {entry}"));
         let (owner, epoch) = row[0].split_once(' ').unwrap();
         (owner.into(), epoch.parse().unwrap())
     }
@@ -250,6 +241,14 @@ impl World {
 
     pub fn file(&self, uri: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(uri)).unwrap()
+    }
+
+    pub fn bytes(&self, uri: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(uri)).unwrap()
+    }
+
+    pub fn write(&self, uri: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.path().join(uri), bytes).unwrap();
     }
 
     /// Copy and Validate.
@@ -281,21 +280,14 @@ pub async fn finish(settings: Settings) -> Done {
 }
 
 pub fn migration() -> Identity {
-    Identity {
-        namespace: "sales".into(),
-        name: "crm".into(),
-        uid: "uid-crm".into(),
-    }
+    Identity { namespace: "sales".into(), name: "crm".into(), uid: "uid-crm".into() }
 }
 
 pub fn dataset() -> Dataset {
     Dataset {
         root_table: "public.account".into(),
         root_key: "id".into(),
-        owners: vec![OwnerPath {
-            table: "public.deal_contact".into(),
-            via: vec!["deal_id".into()],
-        }],
+        owners: vec![OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }],
         keys: KeyStrategy::Gap,
         ..Dataset::default()
     }
@@ -313,12 +305,7 @@ pub fn cutover() -> Task {
 fn amounts(tolerance: &str) -> QueryPair {
     let query = "select coalesce(sum(d.amount), 0) from public.deal d join godwit.member m on m.customer = d.account_id \
                  where m.entry = current_setting('godwit.entry')::int";
-    QueryPair {
-        name: "amounts".into(),
-        source: query.into(),
-        target: query.into(),
-        tolerance: tolerance.into(),
-    }
+    QueryPair { name: "amounts".into(), source: query.into(), target: query.into(), tolerance: tolerance.into() }
 }
 
 #[tokio::test]
@@ -332,10 +319,7 @@ async fn a_cohort_goes_over_and_comes_back_and_nobody_else_notices() {
     assert!(drift.counts["drift"] > 5, "{:?}", drift.counts);
     let source_before = world.everything(Side::Source);
 
-    let over = world
-        .run("canary", 3, Task::Cutover { checks: vec![amounts("0")] })
-        .await
-        .passed();
+    let over = world.run("canary", 3, Task::Cutover { checks: vec![amounts("0")] }).await.passed();
     assert_eq!((over.owner, over.epoch), (Some(Owner::Target), Some(2)));
     assert!(over.timings["pause"] >= 0 && over.timings["pause"] < 10_000, "{:?}", over.timings);
     let cohort_rows = world.rows(Side::Source, &format!("a.id in ({CANARY})"));

@@ -22,35 +22,15 @@ async fn an_empty_target_gets_the_schema_the_shared_rows_and_key_ranges_of_its_o
     assert!(report.evidence_uri.is_some() && report.digest.is_some());
     let rows = "select (select count(*) from public.currency) * 1000 + (select count(*) from public.account)";
     assert_eq!(project.number(Side::Target, rows).await, 2000);
-    assert!(
-        project
-            .number(Side::Target, "select nextval('public.account_id_seq')")
-            .await
-            > 1_000_000
-    );
-    assert_eq!(
-        project
-            .number(Side::Source, "select nextval('public.account_id_seq')")
-            .await,
-        101
-    );
+    assert!(project.number(Side::Target, "select nextval('public.account_id_seq')").await > 1_000_000);
+    assert_eq!(project.number(Side::Source, "select nextval('public.account_id_seq')").await, 101);
     let keys = "select count(*) from pg_constraint where contype in ('p', 'f', 'u') and conrelid::regclass::text not like 'godwit%'";
-    assert_eq!(
-        project.number(Side::Target, keys).await,
-        project.number(Side::Source, keys).await
-    );
+    assert_eq!(project.number(Side::Target, keys).await, project.number(Side::Source, keys).await);
     for side in [Side::Source, Side::Target] {
         let session = project.session(side).await;
-        assert_eq!(
-            fence::fenced_tables(&*session).await.unwrap().len(),
-            18,
-            "{side:?}"
-        );
+        assert_eq!(fence::fenced_tables(&*session).await.unwrap().len(), 18, "{side:?}");
         let ownerships = ledger::ownerships(&*session).await.unwrap();
-        let owners: Vec<_> = ownerships
-            .iter()
-            .map(|one| (one.entry, one.owner, one.epoch))
-            .collect();
+        let owners: Vec<_> = ownerships.iter().map(|one| (one.entry, one.owner, one.epoch)).collect();
         assert_eq!(
             owners,
             [
@@ -62,17 +42,9 @@ async fn an_empty_target_gets_the_schema_the_shared_rows_and_key_ranges_of_its_o
     }
     // The target's application can create no customer yet; the source's can.
     let target = project.pair.application(Side::Target, "postgres").await;
-    assert!(
-        target
-            .batch_execute("insert into account (name) values ('too early')")
-            .await
-            .is_err()
-    );
+    assert!(target.batch_execute("insert into account (name) values ('too early')").await.is_err());
     let source = project.pair.application(Side::Source, "postgres").await;
-    source
-        .batch_execute("insert into account (name) values ('in time')")
-        .await
-        .unwrap();
+    source.batch_execute("insert into account (name) values ('in time')").await.unwrap();
 }
 
 #[tokio::test]
@@ -117,27 +89,14 @@ async fn types_functions_triggers_and_partitions_come_along() {
         create index on sales.event (account);
         insert into sales."Account" (m, s, e) values ('sad', row(1, 'sad'), 'A@b');"#
     );
-    let dataset = Dataset {
-        root_table: "sales.Account".into(),
-        root_key: "id".into(),
-        ..Dataset::default()
-    };
+    let dataset = Dataset { root_table: "sales.Account".into(), root_key: "id".into(), ..Dataset::default() };
     let project = Project::with(&schema, dataset);
     let report = project.done(None, PREPARE).await;
     assert_eq!(report.counts["tablesCreated"], 2);
     let target = project.session(Side::Target).await;
     let baseline = Baseline::load(&*target).await.unwrap().unwrap();
-    assert!(
-        baseline
-            .created
-            .contains(&TableName::new("sales", "Account"))
-    );
-    assert!(
-        baseline
-            .dependencies
-            .iter()
-            .any(|(kind, name)| kind == "type" && name == "lib.mood")
-    );
+    assert!(baseline.created.contains(&TableName::new("sales", "Account")));
+    assert!(baseline.dependencies.iter().any(|(kind, name)| kind == "type" && name == "lib.mood"));
     let count = "select (select count(*) from pg_trigger where tgname = 'touch') * 100 + (select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid where c.relkind = 'r') * 10
       + (select count(*) from pg_proc where pronamespace = 'lib'::regnamespace)";
     assert_eq!(project.number(Side::Target, count).await, 112);
@@ -146,10 +105,7 @@ async fn types_functions_triggers_and_partitions_come_along() {
 #[tokio::test]
 async fn customers_that_the_target_had_stay_its_own_and_writable() {
     let project = Project::new(CRM);
-    project.pair.psql(
-        Side::Target,
-        &format!("{} ;", CRM.split("insert into").next().unwrap()),
-    );
+    project.pair.psql(Side::Target, &format!("{} ;", CRM.split("insert into").next().unwrap()));
     project.pair.psql(
         Side::Target,
         "insert into account (id, name) values (900001, 'native'); insert into contact (id, account_id) values (900001, 900001)",
@@ -158,33 +114,17 @@ async fn customers_that_the_target_had_stay_its_own_and_writable() {
     assert_eq!(report.counts["nativeCustomers"], 1);
     assert_eq!(report.counts["tablesCreated"], 0);
     let target = project.pair.application(Side::Target, "postgres").await;
-    target
-        .batch_execute("update contact set email = 'n' where account_id = 900001")
-        .await
-        .unwrap();
-    assert!(
-        target
-            .batch_execute("insert into account (id, name) values (900002, 'new')")
-            .await
-            .is_err()
-    );
-    let baseline = Baseline::load(&*project.session(Side::Target).await)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        baseline.tables[&TableName::new("public", "contact")].rows,
-        1
-    );
+    target.batch_execute("update contact set email = 'n' where account_id = 900001").await.unwrap();
+    assert!(target.batch_execute("insert into account (id, name) values (900002, 'new')").await.is_err());
+    let baseline = Baseline::load(&*project.session(Side::Target).await).await.unwrap().unwrap();
+    assert_eq!(baseline.tables[&TableName::new("public", "contact")].rows, 1);
     assert!(baseline.created.is_empty());
 }
 
 #[tokio::test]
 async fn rows_under_keys_of_the_source_are_refused_before_anything_is_made() {
     let project = Project::new(CRM);
-    project
-        .pair
-        .psql(Side::Target, CRM.split("insert into").next().unwrap());
+    project.pair.psql(Side::Target, CRM.split("insert into").next().unwrap());
     project.pair.psql(
         Side::Target,
         "insert into account (id, name) values (900001, 'native'); insert into contact (id, account_id) values (7, 900001)",
@@ -193,12 +133,7 @@ async fn rows_under_keys_of_the_source_are_refused_before_anything_is_made() {
     assert_eq!(code, exit::DATA_DIFFERS);
     assert_eq!(report.findings[0].code, "KeyCollision");
     assert_eq!(report.findings[0].object, "public.contact");
-    assert!(
-        Baseline::load(&*project.session(Side::Target).await)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(Baseline::load(&*project.session(Side::Target).await).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -210,11 +145,7 @@ async fn a_target_whose_columns_differ_is_refused_by_name() {
     );
     let (code, report) = project.run(None, PREPARE).await;
     assert_eq!(code, exit::DATA_DIFFERS);
-    let found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|f| (f.code.as_str(), f.object.as_str()))
-        .collect();
+    let found: Vec<_> = report.findings.iter().map(|f| (f.code.as_str(), f.object.as_str())).collect();
     assert!(found.contains(&("ColumnTypeDiffers", "public.account.name")));
     assert!(found.contains(&("ColumnNeedsValue", "public.account.extra")));
     let there = "select count(*) from pg_namespace where nspname = 'godwit'";
@@ -224,23 +155,14 @@ async fn a_target_whose_columns_differ_is_refused_by_name() {
 #[tokio::test]
 async fn shared_rows_that_differ_are_refused_and_equal_ones_are_kept() {
     let project = Project::new(CRM);
-    project.pair.psql(
-        Side::Target,
-        "create table currency (code text primary key, name text not null)",
-    );
+    project.pair.psql(Side::Target, "create table currency (code text primary key, name text not null)");
+    project.pair.psql(Side::Target, "insert into currency values ('EUR', 'Euro')");
+    let (code, report) = project.run(None, PREPARE).await;
+    assert_eq!((code, report.findings[0].code.as_str()), (exit::DATA_DIFFERS, "ReferenceRowsDiffer"));
+    // Nothing is fenced yet, so whoever has to change the rows still can.
     project
         .pair
-        .psql(Side::Target, "insert into currency values ('EUR', 'Euro')");
-    let (code, report) = project.run(None, PREPARE).await;
-    assert_eq!(
-        (code, report.findings[0].code.as_str()),
-        (exit::DATA_DIFFERS, "ReferenceRowsDiffer")
-    );
-    // Nothing is fenced yet, so whoever has to change the rows still can.
-    project.pair.psql(
-        Side::Target,
-        "delete from currency; insert into currency values ('EUR', 'euro'), ('USD', 'dollar')",
-    );
+        .psql(Side::Target, "delete from currency; insert into currency values ('EUR', 'euro'), ('USD', 'dollar')");
     let report = project.done(None, PREPARE).await;
     assert_eq!(report.counts["referenceRows"], 2);
 }
@@ -254,11 +176,7 @@ async fn parity_keeps_the_two_sides_keys_apart() {
     let mut drawn = Vec::new();
     for _ in 0..5 {
         for side in [Side::Source, Side::Target] {
-            drawn.push(
-                project
-                    .number(side, "select nextval('public.contact_id_seq')")
-                    .await,
-            );
+            drawn.push(project.number(side, "select nextval('public.contact_id_seq')").await);
         }
     }
     let all = drawn.len();

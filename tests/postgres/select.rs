@@ -6,29 +6,18 @@ use crate::base::CRM;
 use crate::job::Project;
 
 fn percent(percent: f64) -> Task {
-    Task::Select {
-        selection: Selection::Percent {
-            percent,
-            risk_by: None,
-        },
-    }
+    Task::Select { selection: Selection::Percent { percent, risk_by: None } }
 }
 
 fn condition(sql: &str) -> Task {
-    Task::Select {
-        selection: Selection::Where(sql.into()),
-    }
+    Task::Select { selection: Selection::Where(sql.into()) }
 }
 
 fn keys_from(sql: &str) -> Task {
-    Task::Select {
-        selection: Selection::KeysFrom(sql.into()),
-    }
+    Task::Select { selection: Selection::KeysFrom(sql.into()) }
 }
 
-const REMAINDER: Task = Task::Select {
-    selection: Selection::Remainder {},
-};
+const REMAINDER: Task = Task::Select { selection: Selection::Remainder {} };
 
 /// Accounts 10, 11, 12 are one group by their parent, 30 and 31 by a contact on another account's deal.
 async fn prepared() -> Project {
@@ -43,12 +32,7 @@ async fn members(project: &Project, side: Side, cohort: &str) -> String {
     let sql = format!(
         "select coalesce(string_agg(m.customer::text, ' ' order by m.customer), '') from godwit.member m join godwit.ownership o using (entry) where o.name = '{cohort}'"
     );
-    let row = project
-        .session(side)
-        .await
-        .query_one(&sql, &[])
-        .await
-        .unwrap();
+    let row = project.session(side).await.query_one(&sql, &[]).await.unwrap();
     row.get(0)
 }
 
@@ -62,25 +46,16 @@ async fn same_members(project: &Project, cohort: &str) -> String {
 async fn a_percentage_takes_small_groups_first_and_a_second_run_returns_the_same() {
     let project = prepared().await;
     let first = project.done(Some("canary"), percent(10.0)).await;
-    assert_eq!(
-        (first.counts["customers"], first.counts["groups"]),
-        (10, 10)
-    );
+    assert_eq!((first.counts["customers"], first.counts["groups"]), (10, 10));
     assert_eq!((first.owner, first.epoch), (Some(Owner::Source), Some(0)));
     let chosen = same_members(&project, "canary").await;
     for linked in ["10", "11", "12", "30", "31"] {
         assert!(!chosen.split(' ').any(|key| key == linked));
     }
     let application = project.pair.application(Side::Source, "postgres").await;
-    application
-        .batch_execute("insert into account (name) select 'new' from generate_series(1, 50)")
-        .await
-        .unwrap();
+    application.batch_execute("insert into account (name) select 'new' from generate_series(1, 50)").await.unwrap();
     let second = project.done(Some("canary"), percent(50.0)).await;
-    assert_eq!(
-        (second.digest, &second.counts),
-        (first.digest, &first.counts)
-    );
+    assert_eq!((second.digest, &second.counts), (first.digest, &first.counts));
     assert_eq!(same_members(&project, "canary").await, chosen);
 }
 
@@ -97,41 +72,18 @@ async fn the_choice_depends_on_the_rows_alone() {
 #[tokio::test]
 async fn named_customers_bring_the_ones_they_are_linked_to() {
     let project = prepared().await;
-    let report = project
-        .done(Some("linked"), condition("customer.id in (11, 30)"))
-        .await;
+    let report = project.done(Some("linked"), condition("customer.id in (11, 30)")).await;
     assert_eq!(same_members(&project, "linked").await, "10 11 12 30 31");
-    assert_eq!(
-        (report.counts["takenAlong"], report.counts["groups"]),
-        (3, 2)
-    );
-    assert!(
-        report.findings[0]
-            .message
-            .starts_with("3 customers were taken along")
-    );
-    let report = project
-        .done(Some("more"), condition("id between 10 and 14"))
-        .await;
+    assert_eq!((report.counts["takenAlong"], report.counts["groups"]), (3, 2));
+    assert!(report.findings[0].message.starts_with("3 customers were taken along"));
+    let report = project.done(Some("more"), condition("id between 10 and 14")).await;
     assert_eq!(same_members(&project, "more").await, "13 14");
     assert_eq!(report.counts["elsewhere"], 3);
-    let (code, report) = project
-        .run(
-            Some("clash"),
-            keys_from("select id from public.account where id in (12, 13, 50)"),
-        )
-        .await;
-    assert_eq!(
-        (code, report.findings[0].code.as_str()),
-        (exit::DATA_DIFFERS, "CohortOverlap")
-    );
+    let (code, report) =
+        project.run(Some("clash"), keys_from("select id from public.account where id in (12, 13, 50)")).await;
+    assert_eq!((code, report.findings[0].code.as_str()), (exit::DATA_DIFFERS, "CohortOverlap"));
     assert!(report.findings[0].message.starts_with("2 of the named"));
-    project
-        .done(
-            Some("keys"),
-            keys_from("select id from public.account where id in (50, 50, 51) -- a comment"),
-        )
-        .await;
+    project.done(Some("keys"), keys_from("select id from public.account where id in (50, 50, 51) -- a comment")).await;
     assert_eq!(same_members(&project, "keys").await, "50 51");
     let last = project.done(Some("rest"), REMAINDER).await;
     assert_eq!(last.counts["customers"], 100 - 9);
@@ -145,16 +97,8 @@ async fn an_empty_selection_unknown_keys_and_bad_sql_are_told_apart() {
     for (task, code, finding) in [
         (condition("false"), exit::DATA_DIFFERS, "SelectionEmpty"),
         (keys_from("select 4711"), exit::DATA_DIFFERS, "KeysUnknown"),
-        (
-            condition("no_such_column = 1"),
-            exit::MISCONFIGURED,
-            "DatabaseFailed",
-        ),
-        (
-            condition("true); delete from public.account; select (true"),
-            exit::MISCONFIGURED,
-            "DatabaseFailed",
-        ),
+        (condition("no_such_column = 1"), exit::MISCONFIGURED, "DatabaseFailed"),
+        (condition("true); delete from public.account; select (true"), exit::MISCONFIGURED, "DatabaseFailed"),
         (
             keys_from("with gone as (delete from public.account returning id) select id from gone"),
             exit::MISCONFIGURED,
@@ -162,18 +106,9 @@ async fn an_empty_selection_unknown_keys_and_bad_sql_are_told_apart() {
         ),
     ] {
         let (found, report) = project.run(Some("odd"), task.clone()).await;
-        assert_eq!(
-            (found, report.findings[0].code.as_str()),
-            (code, finding),
-            "{task:?} {report:?}"
-        );
+        assert_eq!((found, report.findings[0].code.as_str()), (code, finding), "{task:?} {report:?}");
     }
-    assert_eq!(
-        project
-            .number(Side::Source, "select count(*) from public.account")
-            .await,
-        100
-    );
+    assert_eq!(project.number(Side::Source, "select count(*) from public.account").await, 100);
     // Nothing was registered; a later, better selection finds the way free.
     project.done(Some("odd"), condition("id = 1")).await;
 }
@@ -181,12 +116,8 @@ async fn an_empty_selection_unknown_keys_and_bad_sql_are_told_apart() {
 #[tokio::test]
 async fn the_least_risky_customers_come_first() {
     let project = prepared().await;
-    let task = Task::Select {
-        selection: Selection::Percent {
-            percent: 5.0,
-            risk_by: Some("100 - customer.id".into()),
-        },
-    };
+    let task =
+        Task::Select { selection: Selection::Percent { percent: 5.0, risk_by: Some("100 - customer.id".into()) } };
     project.done(Some("canary"), task).await;
     assert_eq!(same_members(&project, "canary").await, "96 97 98 99 100");
 }
@@ -211,14 +142,8 @@ async fn select_ends_only_when_no_writer_takes_the_customers_for_unassigned() {
     let project = prepared().await;
     let mut writer = project.pair.application(Side::Source, "postgres").await;
     let transaction = writer.transaction().await.unwrap();
-    transaction
-        .batch_execute("update account set name = 'w' where id = 1")
-        .await
-        .unwrap();
-    let job = project.job(
-        Some(crate::job::cohort_named("canary")),
-        condition("id = 1"),
-    );
+    transaction.batch_execute("update account set name = 'w' where id = 1").await.unwrap();
+    let job = project.job(Some(crate::job::cohort_named("canary")), condition("id = 1"));
     let selecting = tokio::spawn(async move {
         let selection = Selection::Where("id = 1".into());
         godwit::worker::steps::select::run(&job, &selection).await
@@ -241,9 +166,7 @@ async fn a_recreated_cohort_does_not_adopt_its_namesake() {
     assert_eq!(godwit::worker::run(settings).await, exit::DATA_DIFFERS);
     // Once the former one's customers are given back, the name is free.
     for side in [Side::Source, Side::Target] {
-        project
-            .pair
-            .psql(side, "delete from godwit.member where entry = 16");
+        project.pair.psql(side, "delete from godwit.member where entry = 16");
     }
     let settings = project.settings(Some(other), condition("id = 2"), project.next_attempt());
     assert_eq!(godwit::worker::run(settings).await, exit::DONE);
@@ -253,10 +176,7 @@ async fn a_recreated_cohort_does_not_adopt_its_namesake() {
 #[tokio::test]
 async fn two_cohorts_that_select_at_the_same_time_share_no_customer() {
     let project = prepared().await;
-    let (one, two) = tokio::join!(
-        project.run(Some("one"), percent(40.0)),
-        project.run(Some("two"), percent(40.0))
-    );
+    let (one, two) = tokio::join!(project.run(Some("one"), percent(40.0)), project.run(Some("two"), percent(40.0)));
     for (code, report) in [one, two] {
         // The termination file is shared by the two runs, so only the code tells them apart.
         assert!(code == exit::DONE || code == exit::TRY_AGAIN, "{report:?}");
@@ -264,10 +184,7 @@ async fn two_cohorts_that_select_at_the_same_time_share_no_customer() {
     project.done(Some("one"), percent(40.0)).await;
     project.done(Some("two"), percent(40.0)).await;
     let all = "select count(*) from godwit.member where entry >= 16";
-    assert_eq!(
-        project.number(Side::Source, all).await,
-        project.number(Side::Target, all).await
-    );
+    assert_eq!(project.number(Side::Source, all).await, project.number(Side::Target, all).await);
     let numbers = "select count(distinct entry) from godwit.ownership where entry >= 16";
     assert_eq!(project.number(Side::Source, numbers).await, 2);
 }

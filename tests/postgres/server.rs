@@ -19,10 +19,7 @@ pub fn bin(program: &str) -> PathBuf {
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
         .unwrap_or_default();
-    versions.sort_by_key(|path| {
-        path.file_name()
-            .and_then(|name| name.to_str()?.parse::<u32>().ok())
-    });
+    versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
     versions
         .iter()
         .rev()
@@ -59,30 +56,14 @@ pub struct Server {
 impl Server {
     /// Starts a server; `settings` are further `name=value` settings.
     pub fn start(settings: &[&str]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("godwit-pg")
-            .tempdir()
-            .unwrap();
+        let directory = tempfile::Builder::new().prefix("godwit-pg").tempdir().unwrap();
         let data = directory.path().join("data");
         if is_root() {
-            let owned = Command::new("chown")
-                .arg("postgres:postgres")
-                .arg(directory.path())
-                .status();
+            let owned = Command::new("chown").arg("postgres:postgres").arg(directory.path()).status();
             assert!(owned.unwrap().success());
         }
         let initialised = as_postgres(&bin("initdb"))
-            .args([
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-                "-D",
-            ])
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(&data)
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
@@ -106,17 +87,9 @@ impl Server {
             command.args(["-c", setting]);
         }
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        command
-            .stdout(Stdio::null())
-            .stderr(log)
-            .stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(log).stdin(Stdio::null());
         let (child, keeper) = spawn_kept(command);
-        let server = Self {
-            child,
-            directory,
-            port,
-            _keeper: keeper,
-        };
+        let server = Self { child, directory, port, _keeper: keeper };
         server.wait_until_ready();
         server
     }
@@ -125,22 +98,13 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let ready = Command::new(bin("pg_isready"))
-                .args([
-                    "-q",
-                    "-h",
-                    "127.0.0.1",
-                    "-U",
-                    "postgres",
-                    "-p",
-                    &self.port.to_string(),
-                ])
+                .args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()])
                 .status()
                 .unwrap();
             if ready.success() {
                 return;
             }
-            let log =
-                std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "the server is not ready: {log}");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -151,10 +115,7 @@ impl Server {
     }
 
     pub fn uri_as(&self, user: &str, database: &str) -> String {
-        format!(
-            "postgresql://{user}@127.0.0.1:{}/{database}?sslmode=disable",
-            self.port
-        )
+        format!("postgresql://{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// The folder of the unix socket.
@@ -170,20 +131,14 @@ impl Server {
             .args(["-c", sql])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "psql failed: {}\n{sql}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "psql failed: {}\n{sql}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // SIGINT is PostgreSQL's fast shutdown; the pid is our own child's, not yet waited for, so it cannot be another's.
-        let _ = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
-            .status();
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
 }
@@ -213,16 +168,11 @@ pub struct Servers {
 
 impl Servers {
     pub fn shared() -> Arc<Self> {
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(servers) = shared.upgrade() {
             return servers;
         }
-        let servers = Arc::new(Self {
-            source: Server::start(&[]),
-            target: Server::start(&[]),
-        });
+        let servers = Arc::new(Self { source: Server::start(&[]), target: Server::start(&[]) });
         *shared = Arc::downgrade(&servers);
         servers
     }
@@ -246,12 +196,7 @@ impl Pair {
             server.psql("postgres", &format!("create database {database}"));
         }
         servers.source.psql(&database, schema);
-        Self {
-            source_uri: servers.source.uri(&database),
-            target_uri: servers.target.uri(&database),
-            servers,
-            database,
-        }
+        Self { source_uri: servers.source.uri(&database), target_uri: servers.target.uri(&database), servers, database }
     }
 
     pub fn server(&self, side: Side) -> &Server {
@@ -274,17 +219,13 @@ impl Pair {
 
     /// A session as Godwit opens it, as superuser.
     pub async fn session(&self, side: Side) -> Session {
-        connect(self.uri(side), Purpose::new(side, "test"))
-            .await
-            .unwrap()
+        connect(self.uri(side), Purpose::new(side, "test")).await.unwrap()
     }
 
     /// A plain connection as an application would have it.
     pub async fn application(&self, side: Side, user: &str) -> tokio_postgres::Client {
         let uri = self.server(side).uri_as(user, &self.database);
-        let (client, connection) = tokio_postgres::connect(&uri, tokio_postgres::NoTls)
-            .await
-            .unwrap();
+        let (client, connection) = tokio_postgres::connect(&uri, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }

@@ -21,12 +21,7 @@ pub fn findings(scope: &Scope, target: &Catalog) -> Vec<Finding> {
 fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
     let table = source.name.to_string();
     let mut note = |severity: Severity, code: &str, object: String, message: String| {
-        findings.push(Finding {
-            severity,
-            code: code.to_owned(),
-            object,
-            message,
-        });
+        findings.push(Finding { severity, code: code.to_owned(), object, message });
     };
     for column in source.copied_columns() {
         let object = format!("{table}.{}", column.name);
@@ -64,11 +59,7 @@ fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
         );
     }
     for unique in &target.uniques {
-        if !source
-            .uniques
-            .iter()
-            .any(|other| other.columns == unique.columns)
-        {
+        if !source.uniques.iter().any(|other| other.columns == unique.columns) {
             note(
                 Severity::Warning,
                 "UniqueOnlyOnTarget",
@@ -87,10 +78,7 @@ fn column_differences(source: &Column, target: &Column) -> Vec<(&'static str, St
     if source.type_name != target.type_name {
         differences.push((
             "ColumnTypeDiffers",
-            format!(
-                "The source's type is {}, the target's {}; make them equal.",
-                source.type_name, target.type_name
-            ),
+            format!("The source's type is {}, the target's {}; make them equal.", source.type_name, target.type_name),
         ));
     }
     if target.generated {
@@ -106,10 +94,7 @@ fn column_differences(source: &Column, target: &Column) -> Vec<(&'static str, St
         ));
     }
     if source.collation != target.collation {
-        differences.push((
-            "ColumnCollationDiffers",
-            "The collations differ; make them equal.".into(),
-        ));
+        differences.push(("ColumnCollationDiffers", "The collations differ; make them equal.".into()));
     }
     differences
 }
@@ -123,14 +108,8 @@ fn foreign_keys(scope: &Scope, target: &Catalog, findings: &mut Vec<Finding>) {
             && one.referenced_columns == other.referenced_columns
     };
     let paths = scope.owned.iter().filter_map(|owned| owned.path.first());
-    let of_source: Vec<&ForeignKey> = paths
-        .chain(&scope.links)
-        .chain(&scope.reference_keys)
-        .collect();
-    for key in of_source
-        .iter()
-        .filter(|key| target.tables.contains_key(&key.table))
-    {
+    let of_source: Vec<&ForeignKey> = paths.chain(&scope.links).chain(&scope.reference_keys).collect();
+    for key in of_source.iter().filter(|key| target.tables.contains_key(&key.table)) {
         if !target.foreign_keys.iter().any(|other| same(key, other)) {
             findings.push(Finding {
                 severity: Severity::Warning,
@@ -143,11 +122,7 @@ fn foreign_keys(scope: &Scope, target: &Catalog, findings: &mut Vec<Finding>) {
             });
         }
     }
-    for key in target
-        .foreign_keys
-        .iter()
-        .filter(|key| scope.contains(&key.table))
-    {
+    for key in target.foreign_keys.iter().filter(|key| scope.contains(&key.table)) {
         if !of_source.iter().any(|other| same(key, other)) {
             findings.push(Finding {
                 severity: Severity::Warning,

@@ -27,11 +27,7 @@ pub struct Baseline {
 
 impl Baseline {
     /// Reads every table of the dataset that exists on the target, whole.
-    pub async fn read(
-        transaction: &Transaction<'_>,
-        scope: &Scope,
-        target: &Catalog,
-    ) -> Result<Self, Error> {
+    pub async fn read(transaction: &Transaction<'_>, scope: &Scope, target: &Catalog) -> Result<Self, Error> {
         let mut baseline = Self::default();
         for table in scope.tables() {
             if target.tables.contains_key(&table.name) {
@@ -45,35 +41,25 @@ impl Baseline {
     }
 
     pub fn depends_on(&mut self, created: &[Dependency]) {
-        self.dependencies = created
-            .iter()
-            .map(|dependency| (dependency.kind.clone(), dependency.identity.clone()))
-            .collect();
+        self.dependencies =
+            created.iter().map(|dependency| (dependency.kind.clone(), dependency.identity.clone())).collect();
     }
 
     /// The recorded one.
     pub async fn load(client: &impl GenericClient) -> Result<Option<Self>, Error> {
         let row = client
-            .query_opt(
-                "select baseline from godwit.migration where baseline is not null",
-                &[],
-            )
+            .query_opt("select baseline from godwit.migration where baseline is not null", &[])
             .await
             .map_err(Error::database("read the target's baseline"))?;
         row.map(|row| {
-            serde_json::from_value(row.get(0)).map_err(|source| Error::Json {
-                what: "the target's baseline",
-                source,
-            })
+            serde_json::from_value(row.get(0)).map_err(|source| Error::Json { what: "the target's baseline", source })
         })
         .transpose()
     }
 
     pub async fn store(&self, client: &impl GenericClient) -> Result<(), Error> {
-        let value = serde_json::to_value(self).map_err(|source| Error::Json {
-            what: "the target's baseline",
-            source,
-        })?;
+        let value =
+            serde_json::to_value(self).map_err(|source| Error::Json { what: "the target's baseline", source })?;
         client
             .execute("update godwit.migration set baseline = $1", &[&value])
             .await
@@ -84,10 +70,6 @@ impl Baseline {
 
 /// Count and sum of all rows of a table.
 pub async fn sum_of_table(transaction: &Transaction<'_>, table: &Table) -> Result<Sum, Error> {
-    let portion = Portion {
-        table,
-        shape: Shape::new(table, table.format()),
-        select: table.select_all(),
-    };
+    let portion = Portion { table, shape: Shape::new(table, table.format()), select: table.select_all() };
     Origin::Database(transaction).sum(&portion).await
 }

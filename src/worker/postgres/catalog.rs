@@ -17,35 +17,23 @@ const FOREIGN_SCHEMAS: &str =
 
 /// The whole catalogue, in one snapshot when the session is in a repeatable-read transaction.
 pub async fn read_catalog(session: &Session) -> Result<Catalog, Error> {
-    let mut catalog = Catalog {
-        server_version: session.server_version(),
-        tables: read_tables(session).await?,
-        ..Catalog::default()
-    };
+    let mut catalog =
+        Catalog { server_version: session.server_version(), tables: read_tables(session).await?, ..Catalog::default() };
     read_columns(session, &mut catalog.tables).await?;
     read_keys(session, &mut catalog.tables).await?;
     read_partitions(session, &mut catalog.tables).await?;
     catalog.foreign_keys = read_foreign_keys(session).await?;
     catalog.sequences = read_sequences(session).await?;
-    catalog.extensions = rows(
-        session,
-        "select extname::text, extversion from pg_catalog.pg_extension",
-    )
-    .await?
-    .iter()
-    .map(|row| (row.get(0), row.get(1)))
-    .collect();
+    catalog.extensions = rows(session, "select extname::text, extversion from pg_catalog.pg_extension")
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     Ok(catalog)
 }
 
 async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, Error> {
-    session
-        .query(sql, &[])
-        .await
-        .map_err(Error::database(format!(
-            "read the catalogue of the {}",
-            session.side()
-        )))
+    session.query(sql, &[]).await.map_err(Error::database(format!("read the catalogue of the {}", session.side())))
 }
 
 fn table_name(row: &Row, at: usize) -> TableName {
@@ -72,21 +60,13 @@ async fn read_tables(session: &Session) -> Result<BTreeMap<TableName, Table>, Er
     Ok(tables)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "estimates, never negative"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "estimates, never negative")]
 fn table(row: &Row) -> (TableName, Table) {
     let name = table_name(row, 0);
     let partitioned: bool = row.get(2);
     let table = Table {
         name: name.clone(),
-        kind: if partitioned {
-            TableKind::Partitioned
-        } else {
-            TableKind::Ordinary
-        },
+        kind: if partitioned { TableKind::Partitioned } else { TableKind::Ordinary },
         columns: Vec::new(),
         primary_key: Vec::new(),
         primary_key_deferrable: false,
@@ -105,10 +85,7 @@ fn table(row: &Row) -> (TableName, Table) {
 
 /// A type is binary-safe when its binary form carries no OID and means the same in every database: built-in types, their arrays,
 /// enums (sent as labels) and domains over those. `reg…` types send OIDs; types of extensions are not ours to vouch for.
-async fn read_columns(
-    session: &Session,
-    tables: &mut BTreeMap<TableName, Table>,
-) -> Result<(), Error> {
+async fn read_columns(session: &Session, tables: &mut BTreeMap<TableName, Table>) -> Result<(), Error> {
     let sql = format!(
         "with recursive base(oid, base) as ( \
            select t.oid, t.oid from pg_catalog.pg_type t where t.typtype <> 'd' \
@@ -157,10 +134,7 @@ fn column(row: &Row) -> Column {
 }
 
 /// Primary keys, unique constraints and plain unique indexes (no expression, no condition).
-async fn read_keys(
-    session: &Session,
-    tables: &mut BTreeMap<TableName, Table>,
-) -> Result<(), Error> {
+async fn read_keys(session: &Session, tables: &mut BTreeMap<TableName, Table>) -> Result<(), Error> {
     let sql = format!(
         "select n.nspname::text, c.relname::text, i.relname::text, x.indisprimary, not x.indimmediate, \
            array(select a.attname::text from pg_catalog.unnest(x.indkey::int2[]) with ordinality k(num, pos) \
@@ -180,20 +154,13 @@ async fn read_keys(
             table.primary_key = columns;
             table.primary_key_deferrable = row.get(4);
         } else {
-            table.uniques.push(Unique {
-                name: row.get(2),
-                columns,
-                deferrable: row.get(4),
-            });
+            table.uniques.push(Unique { name: row.get(2), columns, deferrable: row.get(4) });
         }
     }
     Ok(())
 }
 
-async fn read_partitions(
-    session: &Session,
-    tables: &mut BTreeMap<TableName, Table>,
-) -> Result<(), Error> {
+async fn read_partitions(session: &Session, tables: &mut BTreeMap<TableName, Table>) -> Result<(), Error> {
     let sql = format!(
         "select n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text \
          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
@@ -281,12 +248,7 @@ fn sequence(row: &Row) -> Sequence {
         start: row.get(6),
         cycle: row.get(7),
         last_value: row.get(8),
-        column: table.map(|schema| {
-            (
-                TableName::new(schema, row.get::<_, String>(10)),
-                row.get(11),
-            )
-        }),
+        column: table.map(|schema| (TableName::new(schema, row.get::<_, String>(10)), row.get(11))),
         identity: row.get(12),
     }
 }

@@ -25,26 +25,14 @@ pub struct Violation {
 impl Violation {
     pub fn finding(&self) -> Finding {
         let message = match self.code {
-            "OrphanRows" => format!(
-                "{} rows refer by {} to rows that do not exist.",
-                self.rows, self.constraint
-            ),
+            "OrphanRows" => format!("{} rows refer by {} to rows that do not exist.", self.rows, self.constraint),
             _ => format!("{} rows are doubles under {}.", self.rows, self.constraint),
         };
-        Finding {
-            severity: Severity::Blocker,
-            code: self.code.to_owned(),
-            object: self.table.to_string(),
-            message,
-        }
+        Finding { severity: Severity::Blocker, code: self.code.to_owned(), object: self.table.to_string(), message }
     }
 
     /// Appends the keys of the rows to an evidence file.
-    pub async fn write_evidence(
-        &self,
-        transaction: &Transaction<'_>,
-        writer: &mut Writer,
-    ) -> Result<(), Error> {
+    pub async fn write_evidence(&self, transaction: &Transaction<'_>, writer: &mut Writer) -> Result<(), Error> {
         write_lines(transaction, &self.keys, writer).await
     }
 }
@@ -66,10 +54,7 @@ pub async fn of_entry(
 ) -> Result<Vec<Violation>, Error> {
     let mut found = Vec::new();
     for owned in &scope.owned {
-        let extent = Extent {
-            table: &owned.table,
-            from: owned.from_entry(entry, chunks),
-        };
+        let extent = Extent { table: &owned.table, from: owned.from_entry(entry, chunks) };
         for key in references(catalog, owned) {
             found.extend(orphans(transaction, key, &extent).await?);
         }
@@ -100,10 +85,7 @@ pub async fn of_difference(
     (scope, catalog): (&Scope, &Catalog),
     keys: &KeyTable,
 ) -> Result<Vec<Violation>, Error> {
-    let extent = Extent {
-        table: keys.table(),
-        from: keys.from(&[Class::Missing, Class::Different]),
-    };
+    let extent = Extent { table: keys.table(), from: keys.from(&[Class::Missing, Class::Different]) };
     let mut found = Vec::new();
     for key in of_table(catalog, &keys.table().name) {
         lock_parents(transaction, scope, key, &extent.from).await?;
@@ -115,10 +97,7 @@ pub async fn of_difference(
         let Some(child) = catalog.tables.get(&key.table) else {
             continue;
         };
-        let extent = Extent {
-            table: child,
-            from: format!("from {} as t{join} where true", key.table.sql()),
-        };
+        let extent = Extent { table: child, from: format!("from {} as t{join} where true", key.table.sql()) };
         found.extend(orphans(transaction, key, &extent).await?);
     }
     Ok(found)
@@ -140,10 +119,7 @@ pub async fn of_whole_tables(
         let Some(child) = catalog.tables.get(&key.table) else {
             continue;
         };
-        let extent = Extent {
-            table: child,
-            from: format!("from {} as t where true", key.table.sql()),
-        };
+        let extent = Extent { table: child, from: format!("from {} as t where true", key.table.sql()) };
         found.extend(orphans(transaction, key, &extent).await?);
     }
     Ok(found)
@@ -154,21 +130,14 @@ pub fn refuse(violations: &[Violation]) -> Result<(), Error> {
     if violations.is_empty() {
         return Ok(());
     }
-    Err(Error::Refused {
-        exit: exit::DATA_DIFFERS,
-        findings: violations.iter().map(Violation::finding).collect(),
-    })
+    Err(Error::Refused { exit: exit::DATA_DIFFERS, findings: violations.iter().map(Violation::finding).collect() })
 }
 
 /// A condition on the row `t` of a table: nothing refers to it.
 pub fn unreferenced(catalog: &Catalog, table: &TableName) -> String {
     let conditions: Vec<_> = referring_to(catalog, table)
         .map(|key| {
-            format!(
-                "not exists (select from {} as child where {})",
-                key.table.sql(),
-                key.condition("child", "t")
-            )
+            format!("not exists (select from {} as child where {})", key.table.sql(), key.condition("child", "t"))
         })
         .collect();
     if conditions.is_empty() {
@@ -177,56 +146,29 @@ pub fn unreferenced(catalog: &Catalog, table: &TableName) -> String {
     conditions.join(" and ")
 }
 
-fn references<'a>(
-    catalog: &'a Catalog,
-    owned: &'a OwnedTable,
-) -> impl Iterator<Item = &'a ForeignKey> {
+fn references<'a>(catalog: &'a Catalog, owned: &'a OwnedTable) -> impl Iterator<Item = &'a ForeignKey> {
     of_table(catalog, &owned.table.name).filter(|key| {
-        owned
-            .path
-            .first()
-            .is_none_or(|hop| hop.columns != key.columns || hop.referenced != key.referenced)
+        owned.path.first().is_none_or(|hop| hop.columns != key.columns || hop.referenced != key.referenced)
     })
 }
 
-fn of_table<'a>(
-    catalog: &'a Catalog,
-    table: &'a TableName,
-) -> impl Iterator<Item = &'a ForeignKey> {
-    catalog
-        .foreign_keys
-        .iter()
-        .filter(move |key| key.table == *table)
+fn of_table<'a>(catalog: &'a Catalog, table: &'a TableName) -> impl Iterator<Item = &'a ForeignKey> {
+    catalog.foreign_keys.iter().filter(move |key| key.table == *table)
 }
 
-fn referring_to<'a>(
-    catalog: &'a Catalog,
-    table: &'a TableName,
-) -> impl Iterator<Item = &'a ForeignKey> {
-    catalog
-        .foreign_keys
-        .iter()
-        .filter(move |key| key.referenced == *table)
+fn referring_to<'a>(catalog: &'a Catalog, table: &'a TableName) -> impl Iterator<Item = &'a ForeignKey> {
+    catalog.foreign_keys.iter().filter(move |key| key.referenced == *table)
 }
 
 /// Holds the referenced rows that another writer could delete between this proof and the commit, as the trigger would.
 ///
 /// Parents inside the dataset's own customers are behind the same fence as the rows themselves.
-async fn lock_parents(
-    transaction: &Transaction<'_>,
-    scope: &Scope,
-    key: &ForeignKey,
-    from: &str,
-) -> Result<(), Error> {
+async fn lock_parents(transaction: &Transaction<'_>, scope: &Scope, key: &ForeignKey, from: &str) -> Result<(), Error> {
     if scope.owned_table(&key.referenced).is_some() {
         return Ok(());
     }
     // Distinct values first: a few reference rows are found once, not once for each row that refers to them.
-    let columns: Vec<_> = key
-        .columns
-        .iter()
-        .map(|column| format!("t.{}", quote_identifier(column)))
-        .collect();
+    let columns: Vec<_> = key.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
     let lock = format!(
         "select count(*) from (select 1 from {parent} as parent where ({referenced}) in (select distinct {columns} {from}) \
          for key share of parent) as locked",
@@ -242,10 +184,7 @@ async fn lock_parents(
     transaction
         .batch_execute(&lock)
         .await
-        .map_err(Error::database(format!(
-            "lock the rows that {} refers to",
-            key.name
-        )))
+        .map_err(Error::database(format!("lock the rows that {} refers to", key.name)))
 }
 
 async fn orphans(
@@ -254,11 +193,8 @@ async fn orphans(
     extent: &Extent<'_>,
 ) -> Result<Option<Violation>, Error> {
     let is_null = |wanted: &str| {
-        let parts: Vec<_> = key
-            .columns
-            .iter()
-            .map(|column| format!("t.{} is {wanted}", quote_identifier(column)))
-            .collect();
+        let parts: Vec<_> =
+            key.columns.iter().map(|column| format!("t.{} is {wanted}", quote_identifier(column))).collect();
         parts
     };
     let all_given = is_null("not null").join(" and ");
@@ -281,18 +217,10 @@ async fn doubles(
     extent: &Extent<'_>,
 ) -> Result<Vec<Violation>, Error> {
     // What the target enforces counts, and that is in the target's catalogue.
-    let table = catalog
-        .tables
-        .get(&extent.table.name)
-        .unwrap_or(extent.table);
-    let key = table
-        .primary_key_deferrable
-        .then_some(("primary key", &table.primary_key));
-    let uniques = table
-        .uniques
-        .iter()
-        .filter(|unique| unique.deferrable)
-        .map(|unique| (unique.name.as_str(), &unique.columns));
+    let table = catalog.tables.get(&extent.table.name).unwrap_or(extent.table);
+    let key = table.primary_key_deferrable.then_some(("primary key", &table.primary_key));
+    let uniques =
+        table.uniques.iter().filter(|unique| unique.deferrable).map(|unique| (unique.name.as_str(), &unique.columns));
     let mut found = Vec::new();
     for (name, columns) in key.into_iter().chain(uniques) {
         let same: Vec<_> = columns
@@ -320,19 +248,12 @@ async fn count(
 ) -> Result<Option<Violation>, Error> {
     let table = &extent.table.name;
     let rows: i64 = transaction
-        .query_one(
-            &format!("select count(*) {} and {broken}", extent.from),
-            &[],
-        )
+        .query_one(&format!("select count(*) {} and {broken}", extent.from), &[])
         .await
         .and_then(|row| row.try_get(0))
         .map_err(Error::database(format!("prove {constraint} of {table}")))?;
-    let key: Vec<_> = extent
-        .table
-        .primary_key
-        .iter()
-        .map(|column| format!("t.{}::text", quote_identifier(column)))
-        .collect();
+    let key: Vec<_> =
+        extent.table.primary_key.iter().map(|column| format!("t.{}::text", quote_identifier(column))).collect();
     let keys = format!(
         "select pg_catalog.json_build_object('table', {}, 'class', {}, 'constraint', {}, 'key', \
          pg_catalog.json_build_array({}))::text {} and {broken}",

@@ -14,24 +14,12 @@ use crate::worker::error::Error;
 const BATCH: usize = 5_000;
 
 /// How many rows of the target's table have values in `columns` (its key, or a unique index) that a row of the source has too.
-pub async fn count(
-    source: &Session,
-    target: &Session,
-    (table, columns): (&Table, &[String]),
-) -> Result<i64, Error> {
+pub async fn count(source: &Session, target: &Session, (table, columns): (&Table, &[String])) -> Result<i64, Error> {
     let failed = || Error::database(format!("look for keys of {} on both sides", table.name));
     let keys: Vec<String> = columns.iter().map(|key| quote_identifier(key)).collect();
     let texts: Vec<String> = keys.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
-    let select = format!(
-        "select {} from {} where ({}) is not null",
-        texts.join(", "),
-        table.name.sql(),
-        row_of(&keys)
-    );
-    let rows = target
-        .query_raw(&select, std::iter::empty::<&str>())
-        .await
-        .map_err(failed())?;
+    let select = format!("select {} from {} where ({}) is not null", texts.join(", "), table.name.sql(), row_of(&keys));
+    let rows = target.query_raw(&select, std::iter::empty::<&str>()).await.map_err(failed())?;
     let mut rows = std::pin::pin!(rows);
     let mut batch: Vec<Vec<String>> = vec![Vec::new(); columns.len()];
     let mut found = 0;
@@ -60,19 +48,13 @@ async fn count_batch(
     if batch.first().is_none_or(Vec::is_empty) {
         return Ok(0);
     }
-    let arrays: Vec<String> = (1..=batch.len())
-        .map(|number| format!("${number}::pg_catalog.text[]"))
-        .collect();
-    let names: Vec<String> = (1..=batch.len())
-        .map(|number| format!("k{number}"))
-        .collect();
+    let arrays: Vec<String> = (1..=batch.len()).map(|number| format!("${number}::pg_catalog.text[]")).collect();
+    let names: Vec<String> = (1..=batch.len()).map(|number| format!("k{number}")).collect();
     let conditions: Vec<String> = columns
         .iter()
         .zip(&names)
         .map(|(column, key)| {
-            let kind = table
-                .column(column)
-                .map_or("text", |column| column.type_name.as_str());
+            let kind = table.column(column).map_or("text", |column| column.type_name.as_str());
             format!("t.{} = u.{key}::{kind}", quote_identifier(column))
         })
         .collect();
@@ -83,16 +65,10 @@ async fn count_batch(
         table.name.sql(),
         conditions.join(" and ")
     );
-    let parameters: Vec<&(dyn ToSql + Sync)> = batch
-        .iter()
-        .map(|keys| keys as &(dyn ToSql + Sync))
-        .collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> = batch.iter().map(|keys| keys as &(dyn ToSql + Sync)).collect();
     source
         .query_one(&sql, &parameters)
         .await
         .map(|row| row.get(0))
-        .map_err(Error::database(format!(
-            "look for keys of {} on both sides",
-            table.name
-        )))
+        .map_err(Error::database(format!("look for keys of {} on both sides", table.name)))
 }

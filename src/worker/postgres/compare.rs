@@ -79,15 +79,11 @@ impl Digest {
 
     /// The keys behind every difference to `copy`, or the bands to read both sides again for.
     pub fn locate(&self, copy: &Self) -> Located {
-        let differing: Vec<usize> = (0..BUCKETS)
-            .filter(|&bucket| self.buckets[bucket] != copy.buckets[bucket])
-            .collect();
+        let differing: Vec<usize> =
+            (0..BUCKETS).filter(|&bucket| self.buckets[bucket] != copy.buckets[bucket]).collect();
         if let (Some(mine), Some(theirs)) = (&self.trail, &copy.trail) {
             let band = Band::of(&differing);
-            return Located::Keys(differences(
-                mine.entries(&band).collect(),
-                theirs.entries(&band).collect(),
-            ));
+            return Located::Keys(differences(mine.entries(&band).collect(), theirs.entries(&band).collect()));
         }
         Located::Bands(self.bands(copy, &differing))
     }
@@ -150,10 +146,7 @@ pub struct Sample {
 
 impl Sample {
     pub fn of(band: &Band) -> Self {
-        Self {
-            band: band.clone(),
-            trail: Trail::default(),
-        }
+        Self { band: band.clone(), trail: Trail::default() }
     }
 
     pub fn add(&mut self, key: &[u8], row: &[u8]) {
@@ -163,10 +156,7 @@ impl Sample {
     }
 
     pub fn differences(&self, copy: &Self) -> Vec<Difference> {
-        differences(
-            self.trail.entries(&self.band).collect(),
-            copy.trail.entries(&copy.band).collect(),
-        )
+        differences(self.trail.entries(&self.band).collect(), copy.trail.entries(&copy.band).collect())
     }
 }
 
@@ -218,10 +208,7 @@ fn differences(mut mine: Vec<(&[u8], u64)>, mut theirs: Vec<(&[u8], u64)>) -> Ve
             (true, _) => Class::Extra,
             (false, false) => Class::Different,
         };
-        found.push(Difference {
-            class,
-            key: key.to_vec(),
-        });
+        found.push(Difference { class, key: key.to_vec() });
     }
     found
 }
@@ -257,11 +244,7 @@ mod tests {
         digest
     }
 
-    fn located(
-        original: &BTreeMap<u16, u8>,
-        copy: &BTreeMap<u16, u8>,
-        limit: usize,
-    ) -> Vec<Difference> {
+    fn located(original: &BTreeMap<u16, u8>, copy: &BTreeMap<u16, u8>, limit: usize) -> Vec<Difference> {
         match digest(original, limit).locate(&digest(copy, limit)) {
             Located::Keys(keys) => keys,
             Located::Bands(bands) => bands
@@ -280,10 +263,7 @@ mod tests {
         }
     }
 
-    fn expected(
-        original: &BTreeMap<u16, u8>,
-        copy: &BTreeMap<u16, u8>,
-    ) -> BTreeMap<Vec<u8>, Class> {
+    fn expected(original: &BTreeMap<u16, u8>, copy: &BTreeMap<u16, u8>) -> BTreeMap<Vec<u8>, Class> {
         let keys = original.keys().chain(copy.keys());
         keys.filter_map(|key| {
             let class = match (original.get(key), copy.get(key)) {

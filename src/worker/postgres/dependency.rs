@@ -107,26 +107,16 @@ pub async fn of_tables(session: &Session, tables: &[&TableName]) -> Result<Vec<D
             .map_err(failed())?;
         oids.extend(row.map(|row| row.get::<_, u32>(0)));
     }
-    let rows = session
-        .query(&format!("{CLOSURE}{OBJECTS}"), &[&oids])
-        .await
-        .map_err(failed())?;
+    let rows = session.query(&format!("{CLOSURE}{OBJECTS}"), &[&oids]).await.map_err(failed())?;
     let found = rows
         .iter()
-        .map(|row| Dependency {
-            kind: row.get("kind"),
-            identity: row.get("identity"),
-            create: row.get("create"),
-        })
+        .map(|row| Dependency { kind: row.get("kind"), identity: row.get("identity"), create: row.get("create") })
         .collect();
     Ok(found)
 }
 
 /// Those that the other database does not have.
-pub async fn missing(
-    other: &impl GenericClient,
-    dependencies: Vec<Dependency>,
-) -> Result<Vec<Dependency>, Error> {
+pub async fn missing(other: &impl GenericClient, dependencies: Vec<Dependency>) -> Result<Vec<Dependency>, Error> {
     let mut missing = Vec::new();
     for dependency in dependencies {
         let probe = match dependency.kind.as_str() {
@@ -169,10 +159,7 @@ pub fn findings(missing: &[Dependency]) -> Vec<Finding> {
 }
 
 /// Creates them, whatever their order: what fails for want of another one is tried again after it.
-pub async fn create(
-    transaction: &mut Transaction<'_>,
-    missing: &[Dependency],
-) -> Result<(), Error> {
+pub async fn create(transaction: &mut Transaction<'_>, missing: &[Dependency]) -> Result<(), Error> {
     transaction
         .batch_execute("set local check_function_bodies = off")
         .await
@@ -197,22 +184,13 @@ pub async fn create(
     Ok(())
 }
 
-async fn create_one(
-    transaction: &mut Transaction<'_>,
-    dependency: &Dependency,
-) -> Result<Result<(), Fault>, Error> {
+async fn create_one(transaction: &mut Transaction<'_>, dependency: &Dependency) -> Result<Result<(), Fault>, Error> {
     let attempted = format!("create {} {}", dependency.kind, dependency.identity);
-    let savepoint = transaction
-        .transaction()
-        .await
-        .map_err(Error::database(attempted.clone()))?;
+    let savepoint = transaction.transaction().await.map_err(Error::database(attempted.clone()))?;
     let sql = dependency.create.as_deref().unwrap_or_default();
     match savepoint.batch_execute(sql).await {
         Ok(()) => {
-            savepoint
-                .commit()
-                .await
-                .map_err(Error::database(attempted))?;
+            savepoint.commit().await.map_err(Error::database(attempted))?;
             Ok(Ok(()))
         }
         Err(error) => {
@@ -224,15 +202,9 @@ async fn create_one(
                 SqlState::UNDEFINED_TABLE,
             ];
             if !waits.iter().any(|state| fault.is(state)) {
-                return Err(Error::Database {
-                    attempted,
-                    source: fault,
-                });
+                return Err(Error::Database { attempted, source: fault });
             }
-            savepoint
-                .rollback()
-                .await
-                .map_err(Error::database(attempted))?;
+            savepoint.rollback().await.map_err(Error::database(attempted))?;
             Ok(Err(fault))
         }
     }

@@ -80,9 +80,7 @@ impl Origin<'_> {
             Self::File { storage, paths } => {
                 let path = paths
                     .get(&portion.name())
-                    .ok_or_else(|| Error::NotInLedger {
-                        what: format!("a restore point of {}", portion.table.name),
-                    })?;
+                    .ok_or_else(|| Error::NotInLedger { what: format!("a restore point of {}", portion.table.name) })?;
                 Ok(Rows::File(storage.get_stream(path).await?))
             }
         }
@@ -100,11 +98,7 @@ impl Origin<'_> {
         Ok(sum)
     }
 
-    async fn digest(
-        &self,
-        portion: &Portion<'_>,
-        keep: Option<&mut Writer>,
-    ) -> Result<Digest, Error> {
+    async fn digest(&self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<Digest, Error> {
         let mut digest = Digest::default();
         let shape = portion.shape;
         let mut rows = self.open(portion).await?;
@@ -137,15 +131,8 @@ pub struct Sides<'a> {
 
 impl Sides<'_> {
     /// Reads both sides at the same time; `keep` receives the original's rows as a file.
-    pub async fn compare(
-        &self,
-        portion: &Portion<'_>,
-        keep: Option<&mut Writer>,
-    ) -> Result<(Digest, Digest), Error> {
-        try_join!(
-            self.original.digest(portion, keep),
-            self.copy.digest(portion, None)
-        )
+    pub async fn compare(&self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<(Digest, Digest), Error> {
+        try_join!(self.original.digest(portion, keep), self.copy.digest(portion, None))
     }
 
     /// Notes every differing key in the given key tables; `digests` are what [`Sides::compare`] found.
@@ -160,10 +147,8 @@ impl Sides<'_> {
             Located::Keys(keys) => file(&keys, into, &mut counts).await?,
             Located::Bands(bands) => {
                 for band in &bands {
-                    let (mine, theirs) = try_join!(
-                        self.original.sample(portion, band),
-                        self.copy.sample(portion, band)
-                    )?;
+                    let (mine, theirs) =
+                        try_join!(self.original.sample(portion, band), self.copy.sample(portion, band))?;
                     file(&mine.differences(&theirs), into, &mut counts).await?;
                 }
             }
@@ -175,11 +160,7 @@ impl Sides<'_> {
     }
 }
 
-async fn file(
-    keys: &[Difference],
-    into: &[(&Transaction<'_>, &KeyTable)],
-    counts: &mut Counts,
-) -> Result<(), Error> {
+async fn file(keys: &[Difference], into: &[(&Transaction<'_>, &KeyTable)], counts: &mut Counts) -> Result<(), Error> {
     counts.add(keys);
     for (transaction, table) in into {
         table.add(transaction, keys).await?;
@@ -216,7 +197,9 @@ pub enum Extra {
     Remove,
     /// Rows that others still refer to stay: a shared row that one side dropped may be in use on the other. In tables where the copy
     /// had rows of its own before the migration, all of them stay.
-    KeepUsed { own: BTreeSet<String> },
+    KeepUsed {
+        own: BTreeSet<String>,
+    },
 }
 
 /// Makes the landing's rows equal to the source's: compares, removes, copies, reads back.
@@ -264,10 +247,7 @@ impl<'a> Bringing<'a> {
     }
 
     fn sides(&self) -> Sides<'a> {
-        Sides {
-            original: Origin::Database(self.source),
-            copy: Origin::Database(self.landing),
-        }
+        Sides { original: Origin::Database(self.source), copy: Origin::Database(self.landing) }
     }
 
     async fn survey(
@@ -288,9 +268,7 @@ impl<'a> Bringing<'a> {
     fn refuse_strangers(&self, portion: &Portion<'_>, found: Sum) -> Result<(), Error> {
         match self.expected {
             Some(expected) if expected.get(&portion.name()) != Some(&found) => {
-                Err(Error::CopyDiffers {
-                    table: portion.name(),
-                })
+                Err(Error::CopyDiffers { table: portion.name() })
             }
             _ => Ok(()),
         }
@@ -305,15 +283,9 @@ impl<'a> Bringing<'a> {
         let (table, shape) = (portion.table, portion.shape);
         let wanted = KeyTable::create(self.source, table, shape, number).await?;
         let keys = KeyTable::create(self.landing, table, shape, number).await?;
-        let into: [(&Transaction<'_>, &KeyTable); 2] =
-            [(self.source, &wanted), (self.landing, &keys)];
+        let into: [(&Transaction<'_>, &KeyTable); 2] = [(self.source, &wanted), (self.landing, &keys)];
         let counts = self.sides().note(portion, digests, &into).await?;
-        let change = Change {
-            portion,
-            wanted,
-            keys,
-            expected: digests.0.total(),
-        };
+        let change = Change { portion, wanted, keys, expected: digests.0.total() };
         Ok((change, counts))
     }
 
@@ -335,9 +307,7 @@ impl<'a> Bringing<'a> {
 
     async fn copy(&self, change: &Change<'_>) -> Result<(), Error> {
         let (table, shape) = (change.portion.table, change.portion.shape);
-        let select = change
-            .wanted
-            .select_rows(&[Class::Missing, Class::Different]);
+        let select = change.wanted.select_rows(&[Class::Missing, Class::Different]);
         let name = change.portion.name();
         let mut rows = Rows::select(self.source, &select, shape.format, &name).await?;
         self.landing.receive(&mut rows, (table, shape)).await?;
@@ -348,10 +318,7 @@ impl<'a> Bringing<'a> {
         let mut sum = Origin::Database(self.landing).sum(change.portion).await?;
         if self.extra != Extra::Remove {
             // Extra rows that stayed are known by key: all others must be the original's.
-            let kept = Portion {
-                select: change.keys.select_rows(&[Class::Extra]),
-                ..change.portion.clone()
-            };
+            let kept = Portion { select: change.keys.select_rows(&[Class::Extra]), ..change.portion.clone() };
             let kept = Origin::Database(self.landing).sum(&kept).await?;
             sum.rows -= kept.rows;
             sum.sum = sum.sum.wrapping_sub(kept.sum);
@@ -359,9 +326,7 @@ impl<'a> Bringing<'a> {
         if sum == change.expected {
             return Ok(());
         }
-        Err(Error::CopyDiffers {
-            table: change.portion.name(),
-        })
+        Err(Error::CopyDiffers { table: change.portion.name() })
     }
 
     async fn prove(&self, changes: &[Change<'_>]) -> Result<(), Error> {

@@ -41,18 +41,9 @@ pub struct Closed {
 pub async fn install(session: &mut Session, side: Side, scope: &Scope) -> Result<(), Error> {
     let mut functions = vec![shared_functions(side, &scope.root_key_type)];
     functions.extend(scope.owned.iter().map(|owned| row_function(owned, scope)));
-    let transaction = session
-        .transaction()
-        .await
-        .map_err(Error::database("create the fence's functions"))?;
-    transaction
-        .batch_execute(&functions.join("\n"))
-        .await
-        .map_err(Error::database("create the fence's functions"))?;
-    transaction
-        .commit()
-        .await
-        .map_err(Error::database("create the fence's functions"))?;
+    let transaction = session.transaction().await.map_err(Error::database("create the fence's functions"))?;
+    transaction.batch_execute(&functions.join("\n")).await.map_err(Error::database("create the fence's functions"))?;
+    transaction.commit().await.map_err(Error::database("create the fence's functions"))?;
     for owned in &scope.owned {
         install_table(session, Fenced::Owned(owned), &owned.table).await?;
     }
@@ -63,17 +54,10 @@ pub async fn install(session: &mut Session, side: Side, scope: &Scope) -> Result
     Ok(())
 }
 
-async fn install_table(
-    session: &mut Session,
-    fenced: Fenced<'_>,
-    table: &Table,
-) -> Result<(), Error> {
+async fn install_table(session: &mut Session, fenced: Fenced<'_>, table: &Table) -> Result<(), Error> {
     let in_force = fenced_tables(&**session).await?;
-    let relations: Vec<&TableName> = std::iter::once(&table.name)
-        .chain(&table.partitions)
-        .collect();
-    let complete =
-        |name: &TableName| in_force.iter().filter(|(at, _)| at == name).count() == TRIGGERS.len();
+    let relations: Vec<&TableName> = std::iter::once(&table.name).chain(&table.partitions).collect();
+    let complete = |name: &TableName| in_force.iter().filter(|(at, _)| at == name).count() == TRIGGERS.len();
     if relations.iter().all(|name| complete(name)) {
         return Ok(());
     }
@@ -88,26 +72,15 @@ async fn install_table(
         sql.push_str(&fenced.statement_triggers(name));
     }
     // `only`: servers differ in what they do with partitions here, so each is named.
-    for (name, trigger) in relations
-        .iter()
-        .flat_map(|name| TRIGGERS.map(|trigger| (name, trigger)))
-    {
-        sql.push_str(&format!(
-            "alter table only {} enable always trigger {};",
-            name.sql(),
-            quote_identifier(trigger)
-        ));
+    for (name, trigger) in relations.iter().flat_map(|name| TRIGGERS.map(|trigger| (name, trigger))) {
+        sql.push_str(&format!("alter table only {} enable always trigger {};", name.sql(), quote_identifier(trigger)));
     }
     let what = format!("the triggers of {}", table.name);
     with_short_locks(session, &what, &sql).await
 }
 
 fn drop_trigger(table: &TableName, trigger: &str) -> String {
-    format!(
-        "drop trigger if exists {} on {};",
-        quote_identifier(trigger),
-        table.sql()
-    )
+    format!("drop trigger if exists {} on {};", quote_identifier(trigger), table.sql())
 }
 
 /// Tables that carry triggers of the fence in force, with the trigger's name.
@@ -115,20 +88,14 @@ pub async fn fenced_tables(client: &impl GenericClient) -> Result<Vec<(TableName
     triggers(client, "and t.tgenabled = 'A'").await
 }
 
-async fn triggers(
-    client: &impl GenericClient,
-    condition: &str,
-) -> Result<Vec<(TableName, String)>, Error> {
+async fn triggers(client: &impl GenericClient, condition: &str) -> Result<Vec<(TableName, String)>, Error> {
     let names = TRIGGERS.map(quote_literal).join(", ");
     let sql = format!(
         "select n.nspname::text, c.relname::text, t.tgname::text from pg_catalog.pg_trigger t \
          join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          where t.tgname in ({names}) {condition} order by 1, 2, 3"
     );
-    let rows = client
-        .query(&sql, &[])
-        .await
-        .map_err(Error::database("look for the fence's triggers"))?;
+    let rows = client.query(&sql, &[]).await.map_err(Error::database("look for the fence's triggers"))?;
     let found = rows
         .iter()
         .map(|row| {
@@ -146,11 +113,8 @@ pub async fn remove(session: &mut Session) -> Result<(), Error> {
         let Some((table, _)) = found.first() else {
             return Ok(());
         };
-        let sql: String = found
-            .iter()
-            .filter(|(name, _)| name == table)
-            .map(|(name, trigger)| drop_trigger(name, trigger))
-            .collect();
+        let sql: String =
+            found.iter().filter(|(name, _)| name == table).map(|(name, trigger)| drop_trigger(name, trigger)).collect();
         let what = format!("the triggers of {table}");
         with_short_locks(session, &what, &sql).await?;
     }
@@ -160,14 +124,9 @@ pub async fn remove(session: &mut Session) -> Result<(), Error> {
 pub async fn with_short_locks(session: &mut Session, what: &str, sql: &str) -> Result<(), Error> {
     let started = Instant::now();
     loop {
-        let transaction = session
-            .transaction()
-            .await
-            .map_err(Error::database(format!("change {what}")))?;
+        let transaction = session.transaction().await.map_err(Error::database(format!("change {what}")))?;
         let outcome = async {
-            transaction
-                .batch_execute(&format!("{}{sql}", set_lock_wait()))
-                .await?;
+            transaction.batch_execute(&format!("{}{sql}", set_lock_wait())).await?;
             transaction.commit().await
         }
         .await;
@@ -186,23 +145,15 @@ fn set_lock_wait() -> String {
 }
 
 fn is_lock_failure(error: &tokio_postgres::Error) -> bool {
-    let retried = [
-        &SqlState::LOCK_NOT_AVAILABLE,
-        &SqlState::T_R_DEADLOCK_DETECTED,
-    ];
+    let retried = [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::T_R_DEADLOCK_DETECTED];
     error.code().is_some_and(|code| retried.contains(&code))
 }
 
 fn lock_error(error: &tokio_postgres::Error, what: &str) -> Error {
     if is_lock_failure(error) {
-        return Error::LockNotGranted {
-            what: what.to_owned(),
-        };
+        return Error::LockNotGranted { what: what.to_owned() };
     }
-    Error::Database {
-        attempted: format!("change {what}"),
-        source: Fault::from(error),
-    }
+    Error::Database { attempted: format!("change {what}"), source: Fault::from(error) }
 }
 
 /// Closes an entry: no side may write it. Returns when the last writer in flight has ended.
@@ -213,21 +164,12 @@ pub async fn close(session: &mut Session, token: &Token, entry: i32) -> Result<C
     let transaction = begin(session, token).await?;
     lock_out_writers(&transaction, &[entry]).await?;
     let closed = close_locked(&transaction, entry).await?;
-    transaction
-        .commit()
-        .await
-        .map_err(Error::database("close the fence"))?;
-    Ok(Closed {
-        drain: started.elapsed(),
-        ..closed
-    })
+    transaction.commit().await.map_err(Error::database("close the fence"))?;
+    Ok(Closed { drain: started.elapsed(), ..closed })
 }
 
 async fn begin<'a>(session: &'a mut Session, token: &Token) -> Result<Transaction<'a>, Error> {
-    let transaction = session
-        .transaction()
-        .await
-        .map_err(Error::database("begin a transaction"))?;
+    let transaction = session.transaction().await.map_err(Error::database("begin a transaction"))?;
     token::hold(&transaction, token).await?;
     Ok(transaction)
 }
@@ -238,11 +180,7 @@ async fn close_locked(transaction: &Transaction<'_>, entry: i32) -> Result<Close
     if !already {
         set_owner(transaction, entry, Owner::None, before.epoch + 1).await?;
     }
-    Ok(Closed {
-        epoch: before.epoch + i64::from(!already),
-        drain: Duration::ZERO,
-        already,
-    })
+    Ok(Closed { epoch: before.epoch + i64::from(!already), drain: Duration::ZERO, already })
 }
 
 /// Waits for writers of the entries in flight and keeps new ones out until the transaction ends.
@@ -274,12 +212,7 @@ async fn lock_out_writers(transaction: &Transaction<'_>, entries: &[i32]) -> Res
     }
 }
 
-async fn set_owner(
-    client: &impl GenericClient,
-    entry: i32,
-    owner: Owner,
-    epoch: i64,
-) -> Result<(), Error> {
+async fn set_owner(client: &impl GenericClient, entry: i32, owner: Owner, epoch: i64) -> Result<(), Error> {
     client
         .execute(
             "update godwit.ownership set owner = $2, epoch = $3, updated_at = pg_catalog.clock_timestamp() where entry = $1",
@@ -291,29 +224,17 @@ async fn set_owner(
 }
 
 /// Hands a closed entry to `owner` at `epoch`, one more than it was closed at. Repeating it changes nothing.
-pub async fn open(
-    session: &mut Session,
-    token: &Token,
-    entry: i32,
-    (owner, epoch): (Owner, i64),
-) -> Result<(), Error> {
+pub async fn open(session: &mut Session, token: &Token, entry: i32, (owner, epoch): (Owner, i64)) -> Result<(), Error> {
     let transaction = begin(session, token).await?;
     let before = ledger::ownership(&transaction, entry).await?;
     if (before.owner, before.epoch) == (owner, epoch) {
         return Ok(());
     }
     if before.owner != Owner::None || before.epoch + 1 != epoch {
-        return Err(Error::EpochMoved {
-            entry,
-            expected: epoch - 1,
-            found: before.epoch,
-        });
+        return Err(Error::EpochMoved { entry, expected: epoch - 1, found: before.epoch });
     }
     set_owner(&transaction, entry, owner, epoch).await?;
-    transaction
-        .commit()
-        .await
-        .map_err(Error::database("open the fence"))
+    transaction.commit().await.map_err(Error::database("open the fence"))
 }
 
 /// Lets the rest of a transaction pass the fence for an entry at its current epoch, and keeps the epoch until the end.
@@ -321,10 +242,7 @@ pub async fn open(
 /// The server checks it at each statement; a stale epoch fails there.
 pub async fn pass(client: &impl GenericClient, entry: i32, epoch: i64) -> Result<(), Error> {
     client
-        .execute(
-            "select pg_catalog.set_config('godwit.pass', $1, true)",
-            &[&format!("{entry}:{epoch}")],
-        )
+        .execute("select pg_catalog.set_config('godwit.pass', $1, true)", &[&format!("{entry}:{epoch}")])
         .await
         .map(drop)
         .map_err(Error::database("show the fence's pass"))

@@ -33,14 +33,7 @@ const READ_COMMITTED: &str =
 /// Functions that every table's trigger uses.
 pub fn shared_functions(side: Side, root_key_type: &str) -> String {
     let side = quote_literal(side_column(side));
-    [
-        admit_entry(&side),
-        admit_customer(root_key_type),
-        admit_reference(),
-        admit_truncate(),
-        verify_pass(),
-    ]
-    .join("\n")
+    [admit_entry(&side), admit_customer(root_key_type), admit_reference(), admit_truncate(), verify_pass()].join("\n")
 }
 
 fn function(signature: &str, returns: &str, attributes: &str, body: &str) -> String {
@@ -57,11 +50,8 @@ const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = ''";
 /// Raises unless this side owns the entry, under the entry's lock. `false`: the customer's entry changed before the lock was
 /// granted. The inner functions have no search path of their own: they are called by ours only, which pin it.
 fn admit_entry(side: &str) -> String {
-    let query = |lock: &str| {
-        format!(
-            "select o.owner into v_owner from godwit.ownership o where o.entry = p_entry{lock};"
-        )
-    };
+    let query =
+        |lock: &str| format!("select o.owner into v_owner from godwit.ownership o where o.entry = p_entry{lock};");
     function(
         "admit_entry(p_entry int)",
         "void",
@@ -181,12 +171,7 @@ pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
         String::new()
     };
     let is_parent = !owned.path.is_empty()
-        && scope.owned.iter().any(|child| {
-            child
-                .path
-                .first()
-                .is_some_and(|key| key.referenced == owned.table.name)
-        });
+        && scope.owned.iter().any(|child| child.path.first().is_some_and(|key| key.referenced == owned.table.name));
     let moved = if is_parent {
         format!(
             "if tg_op = 'UPDATE' and v_old_entry is distinct from v_new_entry then
@@ -236,10 +221,7 @@ pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
 
 /// A name of fixed length: a table's own name may leave no room for a prefix.
 fn function_name(table: &TableName) -> String {
-    format!(
-        "fence_{:016x}",
-        xxhash_rust::xxh3::xxh3_64(table.sql().as_bytes())
-    )
+    format!("fence_{:016x}", xxhash_rust::xxh3::xxh3_64(table.sql().as_bytes()))
 }
 
 /// Sets `v_customer` from the row `old` or `new`; null where no path leads to a customer.
@@ -249,11 +231,7 @@ fn find_customer(owned: &OwnedTable, row: &str) -> String {
         return format!("v_customer := {};", join.customer);
     };
     // The first join becomes the FROM, so that the row itself stays a variable.
-    let start = format!(
-        " join {} as p1 on {}",
-        first.referenced.sql(),
-        first.condition(row, "p1")
-    );
+    let start = format!(" join {} as p1 on {}", first.referenced.sql(), first.condition(row, "p1"));
     let rest = join.joins.strip_prefix(&start).unwrap_or(&join.joins);
     let query = |lock: &str| {
         format!(
@@ -263,11 +241,7 @@ fn find_customer(owned: &OwnedTable, row: &str) -> String {
             first.condition(row, "p1")
         )
     };
-    format!(
-        "if {READ_COMMITTED} then {} else {} end if;",
-        query(""),
-        query(" for share")
-    )
+    format!("if {READ_COMMITTED} then {} else {} end if;", query(""), query(" for share"))
 }
 
 /// A cascade finds its parent gone already; the parent was checked. Anything else without a customer is unassigned.

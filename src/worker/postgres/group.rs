@@ -62,9 +62,7 @@ pub struct Groups {
 
 impl Groups {
     pub fn new(customers: usize) -> Self {
-        Self {
-            parents: (0..u32::try_from(customers).unwrap_or(u32::MAX)).collect(),
-        }
+        Self { parents: (0..u32::try_from(customers).unwrap_or(u32::MAX)).collect() }
     }
 
     pub fn join(&mut self, one: usize, other: usize) {
@@ -125,9 +123,7 @@ pub async fn read_customers(
     each_row(transaction, &select, 2, |row| {
         customers.push(row[0]);
         if risk_by.is_some() {
-            let risk = std::str::from_utf8(row[1])
-                .ok()
-                .and_then(|text| text.parse().ok());
+            let risk = std::str::from_utf8(row[1]).ok().and_then(|text| text.parse().ok());
             customers.risks.push(risk.unwrap_or(f64::INFINITY));
         }
     })
@@ -136,11 +132,7 @@ pub async fn read_customers(
 }
 
 /// Joins the customers of each pair of linked rows.
-pub async fn read_links(
-    transaction: &Transaction<'_>,
-    scope: &Scope,
-    customers: &Customers,
-) -> Result<Groups, Error> {
+pub async fn read_links(transaction: &Transaction<'_>, scope: &Scope, customers: &Customers) -> Result<Groups, Error> {
     let mut groups = Groups::new(customers.len());
     for link in &scope.links {
         let Some(select) = select_pairs(scope, link) else {
@@ -186,9 +178,7 @@ pub async fn links_within(
 /// Pairs of different customers that a link joins.
 fn select_pairs(scope: &Scope, link: &ForeignKey) -> Option<String> {
     let child = scope.owned_table(&link.table)?.customer_join("c", "cp");
-    let parent = scope
-        .owned_table(&link.referenced)?
-        .customer_join("r", "rp");
+    let parent = scope.owned_table(&link.referenced)?.customer_join("r", "rp");
     Some(format!(
         "select distinct {one}::pg_catalog.text, {other}::pg_catalog.text from {} as c join {} as r on {}{}{} where {one} <> {other}",
         link.table.sql(),
@@ -209,24 +199,15 @@ pub async fn each_row(
     mut see: impl FnMut(&[&[u8]]),
 ) -> Result<(), Error> {
     let failed = || Error::database("read customers");
-    let pieces = transaction
-        .copy_out(&format!("copy ({select}\n) to stdout (format text)"))
-        .await
-        .map_err(failed())?;
+    let pieces = transaction.copy_out(&format!("copy ({select}\n) to stdout (format text)")).await.map_err(failed())?;
     let mut pieces = std::pin::pin!(pieces);
     let mut framing = Framing::new(RowFormat::Text, columns);
     while let Some(piece) = pieces.try_next().await.map_err(failed())? {
         framing.feed(piece);
-        while let Some(row) = framing
-            .next_row()
-            .map_err(|source| Error::Rows { source })?
-        {
+        while let Some(row) = framing.next_row().map_err(|source| Error::Rows { source })? {
             let found: Result<Vec<_>, _> = fields(&row, RowFormat::Text).collect();
             let found = found.map_err(|source| Error::Rows { source })?;
-            let found: Vec<&[u8]> = found
-                .iter()
-                .map(|field| field.as_deref().unwrap_or_default())
-                .collect();
+            let found: Vec<&[u8]> = found.iter().map(|field| field.as_deref().unwrap_or_default()).collect();
             see(&found);
         }
     }
@@ -249,10 +230,7 @@ mod tests {
             for (one, other) in links {
                 groups.join(one, other);
             }
-            assert_eq!(
-                groups.collect(),
-                [vec![0], vec![1], vec![2, 4, 7], vec![3], vec![5, 6]]
-            );
+            assert_eq!(groups.collect(), [vec![0], vec![1], vec![2, 4, 7], vec![3], vec![5, 6]]);
         }
     }
 

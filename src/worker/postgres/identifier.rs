@@ -13,21 +13,13 @@ pub fn quote_identifier(name: &str) -> String {
 
 /// Several quoted identifiers, separated by commas.
 pub fn quote_identifiers<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names
-        .into_iter()
-        .map(quote_identifier)
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.into_iter().map(quote_identifier).collect::<Vec<_>>().join(", ")
 }
 
 /// `text` as a string literal that reads the same under either setting of `standard_conforming_strings`.
 pub fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 /// A table, or another relation, with its schema.
@@ -39,10 +31,7 @@ pub struct TableName {
 
 impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            schema: schema.into(),
-            name: name.into(),
-        }
+        Self { schema: schema.into(), name: name.into() }
     }
 
     /// `schema.table` as users write it: the first dot separates; further ones belong to the table's name.
@@ -53,11 +42,7 @@ impl TableName {
 
     /// Quoted, for SQL.
     pub fn sql(&self) -> String {
-        format!(
-            "{}.{}",
-            quote_identifier(&self.schema),
-            quote_identifier(&self.name)
-        )
+        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
     }
 }
 
@@ -91,23 +76,14 @@ mod tests {
         assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!(quote_literal("it's"), "'it''s'");
         assert_eq!(quote_literal("\\' or 1=1"), "E'\\\\'' or 1=1'");
-        assert_eq!(
-            TableName::new("Sales \"EU\"", "Straße").sql(),
-            "\"Sales \"\"EU\"\"\".\"Straße\""
-        );
+        assert_eq!(TableName::new("Sales \"EU\"", "Straße").sql(), "\"Sales \"\"EU\"\"\".\"Straße\"");
     }
 
     #[test]
     fn a_name_needs_a_schema() {
         assert_eq!(TableName::parse("account"), None);
         assert_eq!(TableName::parse(".account"), None);
-        assert_eq!(
-            TableName::parse("public.account"),
-            Some(TableName::new("public", "account"))
-        );
-        assert_eq!(
-            TableName::parse("public.a.b"),
-            Some(TableName::new("public", "a.b"))
-        );
+        assert_eq!(TableName::parse("public.account"), Some(TableName::new("public", "account")));
+        assert_eq!(TableName::parse("public.a.b"), Some(TableName::new("public", "a.b")));
     }
 }

@@ -66,42 +66,22 @@ impl KeyTable {
         number: usize,
     ) -> Result<Self, Error> {
         let name = format!("godwit_keys_{number}");
-        let keys = Self {
-            name: format!("pg_temp.{name}"),
-            key: table.primary_key.clone(),
-            shape,
-            of: table.clone(),
-        };
+        let keys = Self { name: format!("pg_temp.{name}"), key: table.primary_key.clone(), shape, of: table.clone() };
         let create = format!(
             "create temporary table {name} on commit drop as select {}, ''::text as {CLASS} from {} with no data",
             keys.columns(""),
             table.name.sql()
         );
-        transaction
-            .batch_execute(&create)
-            .await
-            .map_err(Error::database(format!("note keys of {}", table.name)))?;
+        transaction.batch_execute(&create).await.map_err(Error::database(format!("note keys of {}", table.name)))?;
         Ok(keys)
     }
 
     /// Adds keys as COPY sent them, each with its class.
-    pub async fn add(
-        &self,
-        transaction: &Transaction<'_>,
-        differences: &[Difference],
-    ) -> Result<(), Error> {
+    pub async fn add(&self, transaction: &Transaction<'_>, differences: &[Difference]) -> Result<(), Error> {
         let noted = || Error::database(format!("note keys of {}", self.of.name));
         let format = self.shape.format;
-        let copy = format!(
-            "copy {} ({}, {CLASS}) from stdin {}",
-            self.name,
-            self.columns(""),
-            format.copy_options()
-        );
-        let sink = transaction
-            .copy_in::<_, Bytes>(&copy)
-            .await
-            .map_err(noted())?;
+        let copy = format!("copy {} ({}, {CLASS}) from stdin {}", self.name, self.columns(""), format.copy_options());
+        let sink = transaction.copy_in::<_, Bytes>(&copy).await.map_err(noted())?;
         let mut batches = Batches::new(sink, &self.of);
         batches.push(head(format)).await?;
         for difference in differences {
@@ -166,12 +146,7 @@ impl KeyTable {
 
     /// The keys alone, as they travel.
     pub fn select_keys(&self, classes: &[Class]) -> String {
-        format!(
-            "select {} from {} as k where {}",
-            self.columns("k."),
-            self.name,
-            in_classes(classes)
-        )
+        format!("select {} from {} as k where {}", self.columns("k."), self.name, in_classes(classes))
     }
 
     pub fn delete_rows(&self, classes: &[Class]) -> String {
@@ -185,16 +160,8 @@ impl KeyTable {
     }
 
     /// Appends the keys to an evidence file, one JSON object a line.
-    pub async fn write_evidence(
-        &self,
-        transaction: &Transaction<'_>,
-        writer: &mut Writer,
-    ) -> Result<(), Error> {
-        let values: Vec<_> = self
-            .key
-            .iter()
-            .map(|column| format!("k.{}::text", quote_identifier(column)))
-            .collect();
+    pub async fn write_evidence(&self, transaction: &Transaction<'_>, writer: &mut Writer) -> Result<(), Error> {
+        let values: Vec<_> = self.key.iter().map(|column| format!("k.{}::text", quote_identifier(column))).collect();
         let select = format!(
             "select pg_catalog.json_build_object('table', {}, 'class', k.{CLASS}, 'key', pg_catalog.json_build_array({}))::text \
              from {} as k",
@@ -209,11 +176,7 @@ impl KeyTable {
         if prefix.is_empty() {
             return quote_identifiers(self.key.iter().map(String::as_str));
         }
-        self.key
-            .iter()
-            .map(|column| format!("{prefix}{}", quote_identifier(column)))
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.key.iter().map(|column| format!("{prefix}{}", quote_identifier(column))).collect::<Vec<_>>().join(", ")
     }
 
     fn same_key(&self, one: &str, other: &str) -> String {
@@ -229,32 +192,22 @@ impl KeyTable {
 
     /// Joins `alias` (a row that refers to this table) with the keys, where `key` refers by columns of the key.
     pub fn join_referencing(&self, key: &super::model::ForeignKey, alias: &str) -> Option<String> {
-        key.referenced_columns
-            .iter()
-            .all(|column| self.key.contains(column))
-            .then(|| {
-                format!(
-                    " join {} as k on {} and {}",
-                    self.name,
-                    key.condition(alias, "k"),
-                    in_classes(&[Class::Extra, Class::Different])
-                )
-            })
+        key.referenced_columns.iter().all(|column| self.key.contains(column)).then(|| {
+            format!(
+                " join {} as k on {} and {}",
+                self.name,
+                key.condition(alias, "k"),
+                in_classes(&[Class::Extra, Class::Different])
+            )
+        })
     }
 }
 
 /// Writes the single text column of a query to a file, a line for each row.
-pub async fn write_lines(
-    transaction: &Transaction<'_>,
-    select: &str,
-    writer: &mut Writer,
-) -> Result<(), Error> {
+pub async fn write_lines(transaction: &Transaction<'_>, select: &str, writer: &mut Writer) -> Result<(), Error> {
     let failed = || Error::database("read keys for the evidence file");
     let none: [i32; 0] = [];
-    let rows: RowStream = transaction
-        .query_raw(select, none)
-        .await
-        .map_err(failed())?;
+    let rows: RowStream = transaction.query_raw(select, none).await.map_err(failed())?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.try_next().await.map_err(failed())? {
         let line: String = row.try_get(0).map_err(failed())?;
@@ -273,9 +226,6 @@ fn name_of(class: Class) -> &'static str {
 }
 
 fn in_classes(classes: &[Class]) -> String {
-    let names: Vec<_> = classes
-        .iter()
-        .map(|class| quote_literal(name_of(*class)))
-        .collect();
+    let names: Vec<_> = classes.iter().map(|class| quote_literal(name_of(*class))).collect();
     format!("k.{CLASS} in ({})", names.join(", "))
 }

@@ -17,7 +17,9 @@ pub async fn findings(source: &Session, target: &Session) -> Result<Vec<Finding>
             severity: Severity::Blocker,
             code: "EnumLabelMissing".into(),
             object: name.clone(),
-            message: format!("The target's type lacks {missing} labels that the source's has; add them with ALTER TYPE … ADD VALUE."),
+            message: format!(
+                "The target's type lacks {missing} labels that the source's has; add them with ALTER TYPE … ADD VALUE."
+            ),
         })
     });
     Ok(lacking.collect())

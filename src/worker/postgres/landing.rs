@@ -7,7 +7,7 @@ use std::ops::Deref;
 use tokio_postgres::{IsolationLevel, Transaction};
 
 use super::fence;
-use super::identifier::TableName;
+use super::identifier::{TableName, quote_identifier};
 use super::ledger::Ownership;
 use super::model::Table;
 use super::relay::{Rows, Shape, relay};
@@ -40,11 +40,7 @@ impl<'s> Landing<'s> {
         Self::start(session, token, IsolationLevel::RepeatableRead).await
     }
 
-    async fn start(
-        session: &'s mut Session,
-        token: &Token,
-        isolation: IsolationLevel,
-    ) -> Result<Self, Error> {
+    async fn start(session: &'s mut Session, token: &Token, isolation: IsolationLevel) -> Result<Self, Error> {
         let transaction = session
             .build_transaction()
             .isolation_level(isolation)
@@ -56,9 +52,7 @@ impl<'s> Landing<'s> {
         transaction
             .batch_execute("set local session_replication_role = replica")
             .await
-            .map_err(Error::database(
-                "switch off the users' triggers for a landing",
-            ))?;
+            .map_err(Error::database("switch off the users' triggers for a landing"))?;
         Ok(Self { transaction })
     }
 
@@ -68,39 +62,57 @@ impl<'s> Landing<'s> {
     }
 
     /// Lands rows as they come.
-    pub async fn receive(
+    pub async fn receive(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
+        self.receive_into(&table.name.sql(), rows, (table, shape)).await
+    }
+
+    async fn receive_into(
         &self,
+        relation: &str,
         rows: &mut Rows,
         (table, shape): (&Table, Shape),
     ) -> Result<Sum, Error> {
-        let copy = format!(
-            "copy {} ({}) from stdin {}",
-            table.name.sql(),
-            table.column_list(),
-            shape.format.copy_options()
-        );
-        let sink = self
-            .transaction
-            .copy_in(&copy)
-            .await
-            .map_err(Error::database(format!("write {}", table.name)))?;
+        let copy = format!("copy {relation} ({}) from stdin {}", table.column_list(), shape.format.copy_options());
+        let sink = self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))?;
         relay(rows, shape, sink, table).await
+    }
+
+    /// Lands rows in the place of whatever has their keys: rows that hang on another customer by now, or on none.
+    pub async fn replace(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
+        let failed = || Error::database(format!("replace rows of {}", table.name));
+        let (name, columns) = (table.name.sql(), table.column_list());
+        let create = format!(
+            "create temporary table godwit_replacing on commit drop as select {columns} from {name} with no data"
+        );
+        self.transaction.batch_execute(&create).await.map_err(failed())?;
+        let sum = self.receive_into("pg_temp.godwit_replacing", rows, (table, shape)).await?;
+        let same_key: Vec<_> = table
+            .primary_key
+            .iter()
+            .map(|column| {
+                let column = quote_identifier(column);
+                format!("t.{column} = r.{column}")
+            })
+            .collect();
+        let replace = format!(
+            "analyze pg_temp.godwit_replacing;
+             delete from {name} as t using pg_temp.godwit_replacing as r where {};
+             insert into {name} ({columns}) overriding system value select {columns} from pg_temp.godwit_replacing;
+             drop table pg_temp.godwit_replacing",
+            same_key.join(" and ")
+        );
+        self.transaction.batch_execute(&replace).await.map_err(failed())?;
+        Ok(sum)
     }
 
     /// Runs a statement that removes rows, and returns how many.
     pub async fn remove(&self, table: &TableName, delete: &str) -> Result<u64, Error> {
-        self.transaction
-            .execute(delete, &[])
-            .await
-            .map_err(Error::database(format!("remove rows of {table}")))
+        self.transaction.execute(delete, &[]).await.map_err(Error::database(format!("remove rows of {table}")))
     }
 
     /// Makes it last. When the answer is lost the outcome is unknown: the step begins anew, and taking the token waits until the
     /// old transaction has ended one way or the other, before any checkpoint is read.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction
-            .commit()
-            .await
-            .map_err(Error::database("commit a landing"))
+        self.transaction.commit().await.map_err(Error::database("commit a landing"))
     }
 }

@@ -78,19 +78,11 @@ fn ddl(root_key_type: &str) -> String {
 }
 
 /// Creates what is missing of the ledger, in one transaction, and makes sure that it is this migration's.
-pub async fn create(
-    session: &mut Session,
-    side: Side,
-    migration: &Identity,
-    root_key_type: &str,
-) -> Result<(), Error> {
+pub async fn create(session: &mut Session, side: Side, migration: &Identity, root_key_type: &str) -> Result<(), Error> {
     refuse_foreign(session, migration).await?;
     let failed = || Error::database("create the ledger");
     let transaction = session.transaction().await.map_err(failed())?;
-    transaction
-        .batch_execute(&ddl(root_key_type))
-        .await
-        .map_err(failed())?;
+    transaction.batch_execute(&ddl(root_key_type)).await.map_err(failed())?;
     transaction
         .execute(
             "insert into godwit.migration (uid, namespace, name, side) values ($1, $2, $3, $4) on conflict do nothing",
@@ -118,10 +110,7 @@ pub async fn create(
 /// Whether the database has a ledger at all.
 pub async fn exists(session: &Session) -> Result<bool, Error> {
     session
-        .query_one(
-            "select pg_catalog.to_regclass('godwit.migration') is not null",
-            &[],
-        )
+        .query_one("select pg_catalog.to_regclass('godwit.migration') is not null", &[])
         .await
         .map(|row| row.get(0))
         .map_err(Error::database("look for the ledger"))
@@ -136,11 +125,7 @@ pub async fn owner_of(session: &Session) -> Result<Option<Identity>, Error> {
         .query_opt("select namespace, name, uid from godwit.migration", &[])
         .await
         .map_err(Error::database("read whose ledger it is"))?;
-    Ok(row.map(|row| Identity {
-        namespace: row.get(0),
-        name: row.get(1),
-        uid: row.get(2),
-    }))
+    Ok(row.map(|row| Identity { namespace: row.get(0), name: row.get(1), uid: row.get(2) }))
 }
 
 /// A ledger of another migration stops the step.
@@ -159,19 +144,14 @@ pub async fn require(session: &Session, migration: &Identity) -> Result<(), Erro
     match owner_of(session).await? {
         Some(found) if found.uid == migration.uid => Ok(()),
         Some(_) => refuse_foreign(session, migration).await,
-        None => Err(Error::LedgerMissing {
-            side: session.side(),
-        }),
+        None => Err(Error::LedgerMissing { side: session.side() }),
     }
 }
 
 /// All entries, in their order.
 pub async fn ownerships(client: &impl GenericClient) -> Result<Vec<Ownership>, Error> {
     let rows = client
-        .query(
-            "select entry, name, uid, owner, epoch from godwit.ownership order by entry",
-            &[],
-        )
+        .query("select entry, name, uid, owner, epoch from godwit.ownership order by entry", &[])
         .await
         .map_err(Error::database("read who owns what"))?;
     let ownerships = rows
@@ -193,16 +173,11 @@ pub async fn ownership(client: &impl GenericClient, entry: i32) -> Result<Owners
         .await?
         .into_iter()
         .find(|ownership| ownership.entry == entry)
-        .ok_or_else(|| Error::NotInLedger {
-            what: format!("entry {entry}"),
-        })
+        .ok_or_else(|| Error::NotInLedger { what: format!("entry {entry}") })
 }
 
 /// The entry of a cohort, found by its uid: a cohort of the same name but another uid is another cohort.
-pub async fn cohort(
-    client: &impl GenericClient,
-    cohort: &Identity,
-) -> Result<Option<Ownership>, Error> {
+pub async fn cohort(client: &impl GenericClient, cohort: &Identity) -> Result<Option<Ownership>, Error> {
     Ok(ownerships(client)
         .await?
         .into_iter()
@@ -210,18 +185,10 @@ pub async fn cohort(
 }
 
 /// The entry of a cohort that Select must have registered.
-pub async fn require_cohort(
-    client: &impl GenericClient,
-    identity: &Identity,
-) -> Result<Ownership, Error> {
-    cohort(client, identity)
-        .await?
-        .ok_or_else(|| Error::NotInLedger {
-            what: format!(
-                "cohort {} (uid {}); Select comes first",
-                identity.name, identity.uid
-            ),
-        })
+pub async fn require_cohort(client: &impl GenericClient, identity: &Identity) -> Result<Ownership, Error> {
+    cohort(client, identity).await?.ok_or_else(|| Error::NotInLedger {
+        what: format!("cohort {} (uid {}); Select comes first", identity.name, identity.uid),
+    })
 }
 
 /// Reads what a step recorded about a part of its work.
@@ -272,15 +239,9 @@ pub async fn set_checkpoint(
 }
 
 /// Forgets a step's checkpoints.
-pub async fn clear_checkpoints(
-    client: &impl GenericClient,
-    (subject, step): (&str, &str),
-) -> Result<(), Error> {
+pub async fn clear_checkpoints(client: &impl GenericClient, (subject, step): (&str, &str)) -> Result<(), Error> {
     client
-        .execute(
-            "delete from godwit.checkpoint where subject = $1 and step = $2",
-            &[&subject, &step],
-        )
+        .execute("delete from godwit.checkpoint where subject = $1 and step = $2", &[&subject, &step])
         .await
         .map(drop)
         .map_err(Error::database("clear checkpoints"))
@@ -316,10 +277,8 @@ pub async fn report(
         .await
         .map_err(Error::database("read a stored report"))?;
     row.map(|row| {
-        let report = serde_json::from_value(row.get(1)).map_err(|source| Error::Json {
-            what: "a stored report",
-            source,
-        })?;
+        let report =
+            serde_json::from_value(row.get(1)).map_err(|source| Error::Json { what: "a stored report", source })?;
         Ok((row.get(0), report))
     })
     .transpose()
@@ -332,10 +291,7 @@ pub async fn store_report(
     exit_code: i32,
     report: &Report,
 ) -> Result<(), Error> {
-    let report = serde_json::to_value(report).map_err(|source| Error::Json {
-        what: "a report",
-        source,
-    })?;
+    let report = serde_json::to_value(report).map_err(|source| Error::Json { what: "a report", source })?;
     client
         .execute(
             "insert into godwit.report (subject, step, attempt, exit_code, report) values ($1, $2, $3, $4, $5) on conflict do nothing",

@@ -64,10 +64,7 @@ pub struct Table {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts of the catalogue"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalogue")]
 pub struct Column {
     pub name: String,
     /// With its modifier, as `format_type` gives it.
@@ -193,38 +190,19 @@ impl Table {
 
     /// Key columns first, then the rest in the table's order, generated ones left out.
     pub fn copied_columns(&self) -> Vec<&Column> {
-        let key = self
-            .primary_key
-            .iter()
-            .filter_map(|name| self.column(name))
-            .filter(|column| !column.generated);
-        let rest = self
-            .columns
-            .iter()
-            .filter(|column| !column.generated && !self.primary_key.contains(&column.name));
+        let key = self.primary_key.iter().filter_map(|name| self.column(name)).filter(|column| !column.generated);
+        let rest = self.columns.iter().filter(|column| !column.generated && !self.primary_key.contains(&column.name));
         key.chain(rest).collect()
     }
 
     /// Binary only where every copied column allows it.
     pub fn format(&self) -> RowFormat {
-        if self
-            .copied_columns()
-            .iter()
-            .all(|column| column.binary_safe)
-        {
-            RowFormat::Binary
-        } else {
-            RowFormat::Text
-        }
+        if self.copied_columns().iter().all(|column| column.binary_safe) { RowFormat::Binary } else { RowFormat::Text }
     }
 
     /// The copied columns as a list for `COPY t (…)` and `INSERT`.
     pub fn column_list(&self) -> String {
-        self.copied_columns()
-            .iter()
-            .map(|column| quote_identifier(&column.name))
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.copied_columns().iter().map(|column| quote_identifier(&column.name)).collect::<Vec<_>>().join(", ")
     }
 
     /// The copied columns of the row `alias`, in the order of [`Table::column_list`].
@@ -238,11 +216,7 @@ impl Table {
 
     /// Every row, in the order of columns in which rows travel.
     pub fn select_all(&self) -> String {
-        format!(
-            "select {} from {} as t",
-            self.select_list("t"),
-            self.name.sql()
-        )
+        format!("select {} from {} as t", self.select_list("t"), self.name.sql())
     }
 }
 
@@ -253,11 +227,7 @@ impl ForeignKey {
             .iter()
             .zip(&self.referenced_columns)
             .map(|(column, referenced)| {
-                format!(
-                    "{child}.{} = {parent}.{}",
-                    quote_identifier(column),
-                    quote_identifier(referenced)
-                )
+                format!("{child}.{} = {parent}.{}", quote_identifier(column), quote_identifier(referenced))
             })
             .collect::<Vec<_>>()
             .join(" and ")
@@ -275,10 +245,7 @@ impl OwnedTable {
         let mut from = alias.to_owned();
         for (hop, key) in self.path.iter().enumerate() {
             let last = hop + 1 == self.path.len();
-            let direct = key
-                .referenced_columns
-                .iter()
-                .position(|column| *column == self.root_key);
+            let direct = key.referenced_columns.iter().position(|column| *column == self.root_key);
             if let (true, Some(position)) = (last, direct) {
                 return CustomerJoin {
                     joins,
@@ -286,26 +253,15 @@ impl OwnedTable {
                 };
             }
             let to = format!("{prefix}{}", hop + 1);
-            joins.push_str(&format!(
-                " join {} as {to} on {}",
-                key.referenced.sql(),
-                key.condition(&from, &to)
-            ));
+            joins.push_str(&format!(" join {} as {to} on {}", key.referenced.sql(), key.condition(&from, &to)));
             from = to;
         }
-        CustomerJoin {
-            joins,
-            customer: format!("{from}.{}", quote_identifier(&self.root_key)),
-        }
+        CustomerJoin { joins, customer: format!("{from}.{}", quote_identifier(&self.root_key)) }
     }
 
     /// Rows of the customers that the ledger has under `entry`, of all or some of its chunks.
     pub fn select_of_entry(&self, entry: i32, chunks: Chunks) -> String {
-        format!(
-            "select {} {}",
-            self.table.select_list("t"),
-            self.from_entry(entry, chunks)
-        )
+        format!("select {} {}", self.table.select_list("t"), self.from_entry(entry, chunks))
     }
 
     /// The same rows, counted.
@@ -316,9 +272,8 @@ impl OwnedTable {
     /// `from … where …` of the rows (alias `t`) of an entry.
     pub fn from_entry(&self, entry: i32, chunks: Chunks) -> String {
         let CustomerJoin { joins, customer } = self.customer_join("t", "p");
-        let chunks = chunks.map_or_else(String::new, |(first, last)| {
-            format!(" and member.chunk between {first} and {last}")
-        });
+        let chunks =
+            chunks.map_or_else(String::new, |(first, last)| format!(" and member.chunk between {first} and {last}"));
         format!(
             "from {} as t{joins} join godwit.member as member on member.customer = {customer} \
              where member.entry = {entry}{chunks}",
@@ -338,10 +293,7 @@ impl Scope {
 
     /// Every table of the dataset: reference tables first, then owned ones, parents before children.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
-        self.reference
-            .iter()
-            .map(|reference| &reference.table)
-            .chain(self.owned.iter().map(|owned| &owned.table))
+        self.reference.iter().map(|reference| &reference.table).chain(self.owned.iter().map(|owned| &owned.table))
     }
 
     pub fn contains(&self, name: &TableName) -> bool {
@@ -350,12 +302,10 @@ impl Scope {
 
     /// Sequences that columns of the dataset draw from.
     pub fn sequences<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Sequence> {
-        catalog.sequences.iter().filter(|sequence| {
-            sequence
-                .column
-                .as_ref()
-                .is_some_and(|(table, _)| self.contains(table))
-        })
+        catalog
+            .sequences
+            .iter()
+            .filter(|sequence| sequence.column.as_ref().is_some_and(|(table, _)| self.contains(table)))
     }
 }
 
@@ -405,10 +355,7 @@ mod tests {
         let one = owned(vec![key("line", &["account_id"], "account", &["id"])]);
         assert_eq!(
             one.customer_join("t", "p"),
-            CustomerJoin {
-                joins: String::new(),
-                customer: "t.\"account_id\"".into()
-            }
+            CustomerJoin { joins: String::new(), customer: "t.\"account_id\"".into() }
         );
         let two = owned(vec![
             key("line", &["deal_id"], "deal", &["number"]),

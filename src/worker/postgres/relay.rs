@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, CopyOutStream, Transaction};
 
+use super::identifier::TableName;
 use super::model::{OwnedTable, ScopedReference, Table};
 use super::row::{self, BINARY_HEADER, BINARY_TRAILER, Framing, RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
@@ -26,11 +27,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn new(table: &Table, format: RowFormat) -> Self {
-        Self {
-            format,
-            columns: table.copied_columns().len(),
-            keys: table.primary_key.len(),
-        }
+        Self { format, columns: table.copied_columns().len(), keys: table.primary_key.len() }
     }
 
     pub fn key_of<'a>(&self, row: &'a [u8]) -> Result<&'a [u8], Error> {
@@ -52,10 +49,7 @@ impl From<&ScopedReference> for Shape {
 
 /// COPY data being read, from a server or from a stored file.
 pub enum Rows {
-    Server {
-        what: String,
-        pieces: Pin<Box<CopyOutStream>>,
-    },
+    Server { what: String, pieces: Pin<Box<CopyOutStream>> },
     File(Reader),
 }
 
@@ -68,16 +62,10 @@ impl Rows {
         what: &str,
     ) -> Result<Self, Error> {
         let pieces = transaction
-            .copy_out(&format!(
-                "copy ({select}) to stdout {}",
-                format.copy_options()
-            ))
+            .copy_out(&format!("copy ({select}) to stdout {}", format.copy_options()))
             .await
             .map_err(Error::database(format!("read {what}")))?;
-        Ok(Self::Server {
-            what: what.to_owned(),
-            pieces: Box::pin(pieces),
-        })
+        Ok(Self::Server { what: what.to_owned(), pieces: Box::pin(pieces) })
     }
 
     /// Passes everything on unseen.
@@ -90,10 +78,7 @@ impl Rows {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
-            Self::Server { what, pieces } => pieces
-                .try_next()
-                .await
-                .map_err(Error::database(format!("read {what}"))),
+            Self::Server { what, pieces } => pieces.try_next().await.map_err(Error::database(format!("read {what}"))),
             Self::File(reader) => reader.next().await.map_err(Error::from),
         }
     }
@@ -120,12 +105,7 @@ pub async fn read(
 }
 
 /// Copies everything into `sink` and returns what passed. The sink is finished: the rows are in the table.
-pub async fn relay(
-    rows: &mut Rows,
-    shape: Shape,
-    sink: CopyInSink<Bytes>,
-    table: &Table,
-) -> Result<Sum, Error> {
+pub async fn relay(rows: &mut Rows, shape: Shape, sink: CopyInSink<Bytes>, table: &Table) -> Result<Sum, Error> {
     let mut framing = Framing::new(shape.format, shape.columns);
     let mut into = Batches::new(sink, table);
     let mut sum = Sum::default();
@@ -142,11 +122,7 @@ pub async fn relay(
     if landed == sum.rows {
         return Ok(sum);
     }
-    Err(Error::RowsLost {
-        table: table.name.to_string(),
-        sent: sum.rows,
-        landed,
-    })
+    Err(Error::RowsLost { table: table.name.to_string(), sent: sum.rows, landed })
 }
 
 /// What COPY data begins with.
@@ -178,11 +154,11 @@ pub struct Batches {
 
 impl Batches {
     pub fn new(sink: CopyInSink<Bytes>, table: &Table) -> Self {
-        Self {
-            sink: Box::pin(sink),
-            batch: BytesMut::with_capacity(2 * BATCH_BYTES),
-            table: table.name.to_string(),
-        }
+        Self::into_table(sink, &table.name)
+    }
+
+    pub fn into_table(sink: CopyInSink<Bytes>, table: &TableName) -> Self {
+        Self { sink: Box::pin(sink), batch: BytesMut::with_capacity(2 * BATCH_BYTES), table: table.to_string() }
     }
 
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -193,10 +169,7 @@ impl Batches {
         let batch = self.batch.split().freeze();
         self.batch.reserve(2 * BATCH_BYTES);
         // Not `send`: flushing each batch made the relay many times slower.
-        self.sink
-            .feed(batch)
-            .await
-            .map_err(Error::database(format!("write {}", self.table)))
+        self.sink.feed(batch).await.map_err(Error::database(format!("write {}", self.table)))
     }
 
     /// The number of rows that the server took.

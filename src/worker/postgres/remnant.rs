@@ -23,28 +23,17 @@ pub struct Found {
 impl Found {
     pub async fn load(client: &impl GenericClient) -> Result<Self, Error> {
         let row = client
-            .query_opt(
-                "select baseline from godwit.migration where baseline is not null",
-                &[],
-            )
+            .query_opt("select baseline from godwit.migration where baseline is not null", &[])
             .await
             .map_err(Error::database("read the target's baseline"))?;
-        let row = row.ok_or_else(|| Error::NotInLedger {
-            what: "the target's baseline; Prepare comes first".into(),
-        })?;
-        serde_json::from_value(row.get(0)).map_err(|source| Error::Json {
-            what: "the target's baseline",
-            source,
-        })
+        let row =
+            row.ok_or_else(|| Error::NotInLedger { what: "the target's baseline; Prepare comes first".into() })?;
+        serde_json::from_value(row.get(0)).map_err(|source| Error::Json { what: "the target's baseline", source })
     }
 
     /// Tables in which the target had rows of its own.
     pub fn with_rows(&self) -> BTreeSet<String> {
-        self.tables
-            .iter()
-            .filter(|(_, sum)| sum.rows > 0)
-            .map(|(table, _)| table.clone())
-            .collect()
+        self.tables.iter().filter(|(_, sum)| sum.rows > 0).map(|(table, _)| table.clone()).collect()
     }
 }
 
@@ -63,9 +52,14 @@ pub async fn prove(transaction: &Transaction<'_>, scope: &Scope, gone: i32) -> R
         if rest == before {
             continue;
         }
-        let living = format!("member.entry is null or member.entry < {first}");
-        let living = sum(transaction, owned, &select_where(owned, &living)).await?;
-        if rest == living && (before.rows > 0 || owner_of_new(transaction).await?) {
+        // Customers that the target had before go on writing, also into tables that were empty; new ones only once they are born here.
+        let native = entry::NATIVE;
+        let living = if owner_of_new(transaction).await? {
+            format!("member.entry is null or member.entry < {first}")
+        } else {
+            format!("member.entry = {native}")
+        };
+        if rest == sum(transaction, owned, &select_where(owned, &living)).await? {
             continue;
         }
         return Err(differs(name, rest.rows, before.rows));
@@ -88,11 +82,7 @@ fn select_where(owned: &OwnedTable, condition: &str) -> String {
     )
 }
 
-async fn sum(
-    transaction: &Transaction<'_>,
-    owned: &OwnedTable,
-    select: &str,
-) -> Result<Sum, Error> {
+async fn sum(transaction: &Transaction<'_>, owned: &OwnedTable, select: &str) -> Result<Sum, Error> {
     let shape = Shape::from(owned);
     let name = owned.table.name.to_string();
     let mut rows = Rows::select(transaction, select, shape.format, &name).await?;

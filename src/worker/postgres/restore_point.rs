@@ -59,11 +59,7 @@ impl<'a> RestoreWriter<'a> {
         Self {
             storage,
             folder: format!("restore-point/{cohort}/{attempt}"),
-            manifest: Manifest {
-                v: 1,
-                cohort: cohort.to_owned(),
-                tables: Vec::new(),
-            },
+            manifest: Manifest { v: 1, cohort: cohort.to_owned(), tables: Vec::new() },
         }
     }
 
@@ -75,12 +71,7 @@ impl<'a> RestoreWriter<'a> {
     pub(super) fn add(&mut self, portion: &Portion<'_>, file: Stored, sum: Sum) {
         self.manifest.tables.push(TableFile {
             table: portion.name(),
-            columns: portion
-                .table
-                .copied_columns()
-                .iter()
-                .map(|column| column.name.clone())
-                .collect(),
+            columns: portion.table.copied_columns().iter().map(|column| column.name.clone()).collect(),
             keys: portion.shape.keys,
             format: portion.shape.format,
             sum,
@@ -90,16 +81,11 @@ impl<'a> RestoreWriter<'a> {
 
     /// Completes it; from here on the restore point exists.
     pub async fn finish(self) -> Result<Reference, Error> {
-        let bytes = serde_json::to_vec_pretty(&self.manifest).map_err(|source| Error::Json {
-            what: "the manifest of a restore point",
-            source,
-        })?;
+        let bytes = serde_json::to_vec_pretty(&self.manifest)
+            .map_err(|source| Error::Json { what: "the manifest of a restore point", source })?;
         let path = format!("{}/manifest.json", self.folder);
         let stored = self.storage.put_bytes(&path, bytes).await?;
-        Ok(Reference {
-            uri: stored.path,
-            digest: stored.digest,
-        })
+        Ok(Reference { uri: stored.path, digest: stored.digest })
     }
 }
 
@@ -111,16 +97,11 @@ pub fn file_path(folder: &str, number: usize, extension: &str) -> String {
 impl Manifest {
     /// Reads the manifest that the ledger names.
     pub async fn load(storage: &Storage, reference: &Reference) -> Result<Self, Error> {
-        let bytes = storage
-            .get_bytes(&reference.uri, MAX_MANIFEST_BYTES)
-            .await?;
+        let bytes = storage.get_bytes(&reference.uri, MAX_MANIFEST_BYTES).await?;
         if storage::digest(&bytes) != reference.digest {
             return Err(damaged(&reference.uri));
         }
-        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-            what: "the manifest of a restore point",
-            source,
-        })
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json { what: "the manifest of a restore point", source })
     }
 
     /// Reads every file once and compares it with the manifest: what is restored from must be what was written.
@@ -141,20 +122,14 @@ impl Manifest {
 
     /// The files as something to compare with.
     pub fn origin<'a>(&self, storage: &'a Storage) -> Origin<'a> {
-        let paths: BTreeMap<_, _> = self
-            .tables
-            .iter()
-            .map(|table| (table.table.clone(), table.file.path.clone()))
-            .collect();
+        let paths: BTreeMap<_, _> =
+            self.tables.iter().map(|table| (table.table.clone(), table.file.path.clone())).collect();
         Origin::File { storage, paths }
     }
 
     /// The portions that this restore point covers, in their order.
     pub fn covered<'a>(&self, portions: Vec<Portion<'a>>) -> Vec<Portion<'a>> {
-        portions
-            .into_iter()
-            .filter(|portion| self.table(&portion.name()).is_some())
-            .collect()
+        portions.into_iter().filter(|portion| self.table(&portion.name()).is_some()).collect()
     }
 }
 
@@ -165,7 +140,8 @@ fn damaged(path: &str) -> Error {
             severity: crate::contract::Severity::Blocker,
             code: "RestorePointDamaged".into(),
             object: path.to_owned(),
-            message: "The file is not what was written at cutover; restore it from a copy of the storage, then retry.".into(),
+            message: "The file is not what was written at cutover; restore it from a copy of the storage, then retry."
+                .into(),
         },
     )
 }

@@ -61,9 +61,7 @@ pub async fn findings(session: &Session, existing: &[&Table]) -> Result<Vec<Find
 
 /// Whether rows can be read at all: with these findings, reading them would fail.
 pub fn may_read(findings: &[Finding]) -> bool {
-    !findings
-        .iter()
-        .any(|finding| [SELECT_DENIED, ROW_SECURITY].contains(&finding.code.as_str()))
+    !findings.iter().any(|finding| [SELECT_DENIED, ROW_SECURITY].contains(&finding.code.as_str()))
 }
 
 const SELECT_DENIED: &str = "SelectDenied";
@@ -76,11 +74,7 @@ async fn may_switch_triggers_off(session: &Session) -> Result<bool, Error> {
     if session.server_version() < 150_000 {
         return Ok(false);
     }
-    ask(
-        session,
-        "select pg_catalog.has_parameter_privilege('session_replication_role', 'SET')",
-    )
-    .await
+    ask(session, "select pg_catalog.has_parameter_privilege('session_replication_role', 'SET')").await
 }
 
 /// Row security would hide rows from a copy, or refuse it.
@@ -88,18 +82,13 @@ async fn hidden_rows(session: &Session, existing: &[&Table]) -> Result<Vec<Findi
     let mut findings = Vec::new();
     for table in existing.iter().filter(|table| table.row_security) {
         let active: bool = session
-            .query_one(
-                "select pg_catalog.row_security_active(pg_catalog.to_regclass($1))",
-                &[&table.name.sql()],
-            )
+            .query_one("select pg_catalog.row_security_active(pg_catalog.to_regclass($1))", &[&table.name.sql()])
             .await
             .map(|row| row.get(0))
             .map_err(Error::database("ask for row security"))?;
-        let bypasses = ask(
-            session,
-            "select rolsuper or rolbypassrls from pg_catalog.pg_roles where rolname = current_user",
-        )
-        .await?;
+        let bypasses =
+            ask(session, "select rolsuper or rolbypassrls from pg_catalog.pg_roles where rolname = current_user")
+                .await?;
         if active && !bypasses {
             findings.push(block(
                 ROW_SECURITY,
@@ -112,10 +101,7 @@ async fn hidden_rows(session: &Session, existing: &[&Table]) -> Result<Vec<Findi
 }
 
 /// The sequences that Prepare has to set or change.
-pub async fn sequence_findings(
-    session: &Session,
-    sequences: &[&TableName],
-) -> Result<Vec<Finding>, Error> {
+pub async fn sequence_findings(session: &Session, sequences: &[&TableName]) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for name in sequences {
         let may: Option<bool> = session
@@ -131,7 +117,10 @@ pub async fn sequence_findings(
             findings.push(block(
                 "NotSequenceOwner",
                 name.to_string(),
-                format!("The {}'s role must own the sequence, or be a member of the owner, to split its keys.", session.side()),
+                format!(
+                    "The {}'s role must own the sequence, or be a member of the owner, to split its keys.",
+                    session.side()
+                ),
             ));
         }
     }
@@ -140,10 +129,7 @@ pub async fn sequence_findings(
 
 /// Schemas in which tables must be created, where the role may not.
 pub async fn schema_findings(session: &Session, scope: &Scope) -> Result<Vec<Finding>, Error> {
-    let schemas: std::collections::BTreeSet<&str> = scope
-        .tables()
-        .map(|table| table.name.schema.as_str())
-        .collect();
+    let schemas: std::collections::BTreeSet<&str> = scope.tables().map(|table| table.name.schema.as_str()).collect();
     let mut findings = Vec::new();
     for schema in schemas {
         let may: bool = session
@@ -174,10 +160,5 @@ async fn ask(session: &Session, sql: &str) -> Result<bool, Error> {
 }
 
 fn block(code: &str, object: String, message: String) -> Finding {
-    Finding {
-        severity: Severity::Blocker,
-        code: code.to_owned(),
-        object,
-        message,
-    }
+    Finding { severity: Severity::Blocker, code: code.to_owned(), object, message }
 }

@@ -31,11 +31,7 @@ pub enum RowError {
     #[error("the data does not begin with the header of a binary COPY")]
     Header,
     #[error("row {row} has {found} fields instead of {expected}")]
-    FieldCount {
-        row: u64,
-        found: i64,
-        expected: usize,
-    },
+    FieldCount { row: u64, found: i64, expected: usize },
     #[error("row {row} has a field of impossible length {length}")]
     FieldLength { row: u64, length: i64 },
     #[error("row {row} is longer than 1 GiB")]
@@ -52,6 +48,8 @@ pub enum RowError {
     Field,
     #[error("a text field has an escape that COPY does not write")]
     Escape,
+    #[error("a key field does not have the form of its type")]
+    Key,
 }
 
 /// The hash by which rows are compared: of the row's bytes as COPY sent them.
@@ -87,10 +85,7 @@ impl Sum {
 mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature serde asks for"
-    )]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
     pub fn serialize<S: Serializer>(sum: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format!("{sum:016x}"))
     }
@@ -180,11 +175,7 @@ impl Framing {
             return Ok(None);
         }
         if self.place == Place::Ended {
-            return if self.remaining().is_empty() {
-                Ok(None)
-            } else {
-                Err(RowError::AfterTrailer)
-            };
+            return if self.remaining().is_empty() { Ok(None) } else { Err(RowError::AfterTrailer) };
         }
         let next = match self.format {
             RowFormat::Binary => next_binary(self.remaining(), self.columns, self.rows + 1)?,
@@ -215,27 +206,17 @@ impl Framing {
             (Place::Header, _) => Err(RowError::Header),
             (Place::Ended, false) => Err(RowError::AfterTrailer),
             (Place::Rows, false) => Err(RowError::Truncated { row: row + 1 }),
-            (Place::Rows, true) if self.format == RowFormat::Binary => {
-                Err(RowError::TrailerMissing { row })
-            }
+            (Place::Rows, true) if self.format == RowFormat::Binary => Err(RowError::TrailerMissing { row }),
             (Place::Rows | Place::Ended, true) => Ok(()),
         }
     }
 
     fn remaining(&self) -> &[u8] {
-        if self.carry.is_empty() {
-            &self.piece
-        } else {
-            &self.carry
-        }
+        if self.carry.is_empty() { &self.piece } else { &self.carry }
     }
 
     fn take(&mut self, length: usize) -> Bytes {
-        if self.carry.is_empty() {
-            self.piece.split_to(length)
-        } else {
-            self.carry.split_to(length).freeze()
-        }
+        if self.carry.is_empty() { self.piece.split_to(length) } else { self.carry.split_to(length).freeze() }
     }
 
     fn take_header(&mut self) -> Result<bool, RowError> {
@@ -274,11 +255,7 @@ fn next_binary(bytes: &[u8], columns: usize, row: u64) -> Result<Next, RowError>
         return Ok(Next::Trailer);
     }
     if usize::try_from(count) != Ok(columns) {
-        return Err(RowError::FieldCount {
-            row,
-            found: i64::from(count),
-            expected: columns,
-        });
+        return Err(RowError::FieldCount { row, found: i64::from(count), expected: columns });
     }
     let mut length = 2_usize;
     for _ in 0..columns {
@@ -290,10 +267,7 @@ fn next_binary(bytes: &[u8], columns: usize, row: u64) -> Result<Next, RowError>
         if field == -1 {
             continue;
         }
-        let field = usize::try_from(field).map_err(|_| RowError::FieldLength {
-            row,
-            length: i64::from(field),
-        })?;
+        let field = usize::try_from(field).map_err(|_| RowError::FieldLength { row, length: i64::from(field) })?;
         length += field;
         if length > MAX_ROW_BYTES {
             return Err(RowError::RowLength { row });
@@ -311,9 +285,7 @@ fn next_text(bytes: &[u8], searched: usize, row: u64) -> Result<Next, RowError> 
         if bytes.len() > MAX_ROW_BYTES {
             return Err(RowError::RowLength { row });
         }
-        return Ok(Next::Incomplete {
-            searched: bytes.len(),
-        });
+        return Ok(Next::Incomplete { searched: bytes.len() });
     };
     // COPY FROM would take this for the end and drop every row behind it; as a value it is written `\\.`.
     if &bytes[..end] == b"\\." {
@@ -337,9 +309,7 @@ pub fn fields(row: &[u8], format: RowFormat) -> Fields<'_> {
             let left = rest.try_get_u16().map_or(usize::MAX, usize::from);
             Fields::Binary { rest, left }
         }
-        RowFormat::Text => Fields::Text {
-            rest: Some(row.strip_suffix(b"\n").unwrap_or(row)),
-        },
+        RowFormat::Text => Fields::Text { rest: Some(row.strip_suffix(b"\n").unwrap_or(row)) },
     }
 }
 
@@ -430,11 +400,8 @@ pub fn key_bytes(row: &[u8], format: RowFormat, columns: usize) -> Result<&[u8],
         }
         RowFormat::Text => {
             let line = row.strip_suffix(b"\n").unwrap_or(row);
-            let mut ends = line
-                .iter()
-                .enumerate()
-                .filter_map(|(at, byte)| (*byte == b'\t').then_some(at))
-                .chain([line.len()]);
+            let mut ends =
+                line.iter().enumerate().filter_map(|(at, byte)| (*byte == b'\t').then_some(at)).chain([line.len()]);
             match columns.checked_sub(1) {
                 None => Ok(&line[..0]),
                 Some(before) => Ok(&line[..ends.nth(before).ok_or(RowError::Field)?]),

@@ -66,9 +66,7 @@ fn cut(data: &[u8], cuts: &[prop::sample::Index]) -> Vec<Bytes> {
     let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(data.len() + 1)).collect();
     at.extend([0, data.len()]);
     at.sort_unstable();
-    at.windows(2)
-        .map(|pair| Bytes::copy_from_slice(&data[pair[0]..pair[1]]))
-        .collect()
+    at.windows(2).map(|pair| Bytes::copy_from_slice(&data[pair[0]..pair[1]])).collect()
 }
 
 fn read(framing: &mut Framing, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, RowError> {
@@ -97,12 +95,8 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn table() -> impl Strategy<Value = (usize, Vec<Vec<Value>>)> {
-    (1_usize..6).prop_flat_map(|columns| {
-        (
-            Just(columns),
-            prop::collection::vec(prop::collection::vec(value(), columns), 0..12),
-        )
-    })
+    (1_usize..6)
+        .prop_flat_map(|columns| (Just(columns), prop::collection::vec(prop::collection::vec(value(), columns), 0..12)))
 }
 
 proptest! {
@@ -232,10 +226,7 @@ fn the_header_and_trailer_of_an_empty_binary_copy_hold_no_row() {
 
 #[test]
 fn a_row_in_one_piece_is_not_copied() {
-    let (data, _) = encode(
-        RowFormat::Binary,
-        &[vec![Some(vec![7; 40])], vec![Some(vec![8; 40])]],
-    );
+    let (data, _) = encode(RowFormat::Binary, &[vec![Some(vec![7; 40])], vec![Some(vec![8; 40])]]);
     let data = Bytes::from(data);
     let inside = data.as_ptr_range();
     let mut framing = Framing::new(RowFormat::Binary, 1);
@@ -249,64 +240,39 @@ fn a_row_in_one_piece_is_not_copied() {
 fn data_behind_the_trailer_is_an_error() {
     let mut framing = Framing::new(RowFormat::Binary, 1);
     let data = [&BINARY_HEADER[..], &BINARY_TRAILER[..], b"x"].concat();
-    assert_eq!(
-        read(&mut framing, vec![data.into()]),
-        Err(RowError::AfterTrailer)
-    );
+    assert_eq!(read(&mut framing, vec![data.into()]), Err(RowError::AfterTrailer));
     let mut framing = Framing::new(RowFormat::Binary, 1);
     let data = [&BINARY_HEADER[..], &BINARY_TRAILER[..]].concat();
-    assert_eq!(
-        read(&mut framing, vec![data.into(), Bytes::from_static(b"x")]),
-        Err(RowError::AfterTrailer)
-    );
+    assert_eq!(read(&mut framing, vec![data.into(), Bytes::from_static(b"x")]), Err(RowError::AfterTrailer));
 }
 
 #[test]
 fn a_row_of_another_width_is_an_error_that_names_the_row() {
-    let (data, _) = encode(
-        RowFormat::Binary,
-        &[vec![None, None], vec![Some(b"a".to_vec())]],
-    );
+    let (data, _) = encode(RowFormat::Binary, &[vec![None, None], vec![Some(b"a".to_vec())]]);
     assert_eq!(
         read(&mut Framing::new(RowFormat::Binary, 2), vec![data.into()]),
-        Err(RowError::FieldCount {
-            row: 2,
-            found: 1,
-            expected: 2
-        })
+        Err(RowError::FieldCount { row: 2, found: 1, expected: 2 })
     );
 }
 
 #[test]
 fn an_impossible_length_is_an_error_before_anything_is_buffered() {
-    for (length, error) in [
-        (-2, RowError::FieldLength { row: 1, length: -2 }),
-        (i32::MAX, RowError::RowLength { row: 1 }),
-    ] {
+    for (length, error) in
+        [(-2, RowError::FieldLength { row: 1, length: -2 }), (i32::MAX, RowError::RowLength { row: 1 })]
+    {
         let mut data = BINARY_HEADER.to_vec();
         data.put_i16(1);
         data.put_i32(length);
-        assert_eq!(
-            read(&mut Framing::new(RowFormat::Binary, 1), vec![data.into()]),
-            Err(error)
-        );
+        assert_eq!(read(&mut Framing::new(RowFormat::Binary, 1), vec![data.into()]), Err(error));
     }
 }
 
 #[test]
 fn an_end_mark_in_a_text_file_is_an_error_and_as_a_value_it_is_not() {
-    let read_text = |data: &'static [u8]| {
-        read(
-            &mut Framing::new(RowFormat::Text, 1),
-            vec![Bytes::from_static(data)],
-        )
-    };
+    let read_text = |data: &'static [u8]| read(&mut Framing::new(RowFormat::Text, 1), vec![Bytes::from_static(data)]);
     assert_eq!(read_text(b"a\n\\.\nb\n"), Err(RowError::EndMark { row: 2 }));
     assert_eq!(read_text(b"\\\\.\n").unwrap().len(), 1);
-    assert_eq!(
-        fields(b"\\\\.\n", RowFormat::Text).next(),
-        Some(Ok(Some(Cow::Owned(b"\\.".to_vec()))))
-    );
+    assert_eq!(fields(b"\\\\.\n", RowFormat::Text).next(), Some(Ok(Some(Cow::Owned(b"\\.".to_vec())))));
 }
 
 #[test]

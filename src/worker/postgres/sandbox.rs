@@ -43,9 +43,7 @@ const SETTINGS: &[&str] = &[
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error(
-        "the programs of PostgreSQL (initdb, postgres, pg_ctl, psql, pg_dump) are not installed here"
-    )]
+    #[error("the programs of PostgreSQL (initdb, postgres, pg_ctl, psql, pg_dump, pg_restore) are not installed here")]
     Programs,
     #[error("failed to prepare the sandbox folder {folder}")]
     Folder {
@@ -55,9 +53,7 @@ pub enum SandboxError {
     },
     #[error("the path of the sandbox folder {folder} is too long for a unix socket")]
     SocketPath { folder: PathBuf },
-    #[error(
-        "PostgreSQL does not run as root, and there is no user `postgres` to run the sandbox as"
-    )]
+    #[error("PostgreSQL does not run as root, and there is no user `postgres` to run the sandbox as")]
     Root,
     #[error("failed to run {program}")]
     Run {
@@ -66,15 +62,24 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     #[error("{program} failed: {output}")]
-    Failed {
-        program: &'static str,
-        output: String,
-    },
+    Failed { program: &'static str, output: String },
+}
+
+impl SandboxError {
+    /// The image or the pod is not fit for a sandbox: a retry is pointless.
+    pub fn is_misconfigured(&self) -> bool {
+        match self {
+            Self::Programs | Self::Root | Self::SocketPath { .. } => true,
+            // PostgreSQL asks for the name of whom it runs as: the image's /etc/passwd must have the pod's user.
+            Self::Failed { output, .. } => output.contains("could not look up effective user ID"),
+            Self::Folder { .. } | Self::Run { .. } => false,
+        }
+    }
 }
 
 /// The folder of the newest PostgreSQL programs on this machine.
 pub fn programs() -> Result<PathBuf, SandboxError> {
-    const NEEDED: [&str; 5] = ["initdb", "postgres", "pg_ctl", "psql", "pg_dump"];
+    const NEEDED: [&str; 6] = ["initdb", "postgres", "pg_ctl", "psql", "pg_dump", "pg_restore"];
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for (root, prefix) in [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")] {
         let Ok(entries) = std::fs::read_dir(root) else {
@@ -102,10 +107,8 @@ struct Account(Option<(u32, u32)>);
 
 impl Account {
     fn find() -> Result<Self, SandboxError> {
-        let us = std::fs::metadata("/proc/self").map_err(|source| SandboxError::Folder {
-            folder: "/proc/self".into(),
-            source,
-        })?;
+        let us = std::fs::metadata("/proc/self")
+            .map_err(|source| SandboxError::Folder { folder: "/proc/self".into(), source })?;
         if us.uid() != 0 {
             return Ok(Self(None));
         }
@@ -141,15 +144,8 @@ impl Folder {
         if path.join(SOCKET_NAME).as_os_str().len() > MAX_SOCKET_PATH {
             return Err(SandboxError::SocketPath { folder: path });
         }
-        let folder = Self {
-            programs: programs()?,
-            account: Account::find()?,
-            path,
-        };
-        let failed = |source| SandboxError::Folder {
-            folder: folder.path.clone(),
-            source,
-        };
+        let folder = Self { programs: programs()?, account: Account::find()?, path };
+        let failed = |source| SandboxError::Folder { folder: folder.path.clone(), source };
         // A container that was restarted has the same process id and may find its predecessor's folder.
         match std::fs::remove_dir_all(&folder.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -159,8 +155,7 @@ impl Folder {
         }
         std::fs::create_dir(&folder.path).map_err(failed)?;
         // The server trusts whoever reaches its socket, so nobody else may.
-        std::fs::set_permissions(&folder.path, std::fs::Permissions::from_mode(0o700))
-            .map_err(failed)?;
+        std::fs::set_permissions(&folder.path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         folder.account.give(&folder.path).map_err(failed)?;
         Ok(folder)
     }
@@ -190,25 +185,13 @@ impl Folder {
             .arg("--pgdata")
             .arg(self.data())
             .args(["--username", SUPERUSER, "--auth", "trust"])
-            .args([
-                "--encoding",
-                "UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--no-instructions",
-            ])
+            .args(["--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions"])
             .kill_on_drop(true);
-        let output = command.output().await.map_err(|source| SandboxError::Run {
-            program: "initdb",
-            source,
-        })?;
+        let output = command.output().await.map_err(|source| SandboxError::Run { program: "initdb", source })?;
         if output.status.success() {
             return Ok(());
         }
-        Err(SandboxError::Failed {
-            program: "initdb",
-            output: last_lines(&String::from_utf8_lossy(&output.stderr)),
-        })
+        Err(SandboxError::Failed { program: "initdb", output: last_lines(&String::from_utf8_lossy(&output.stderr)) })
     }
 
     fn spawn(&self) -> Result<Child, SandboxError> {
@@ -224,10 +207,7 @@ impl Folder {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| SandboxError::Run {
-                program: "postgres",
-                source,
-            })
+            .map_err(|source| SandboxError::Run { program: "postgres", source })
     }
 }
 
@@ -281,9 +261,7 @@ impl Sandbox {
             .to_string_lossy()
             .bytes()
             .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                    char::from(byte).to_string()
-                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
                 other => format!("%{other:02X}"),
             })
             .collect();
@@ -301,10 +279,7 @@ impl Sandbox {
     }
 
     async fn await_ready(&mut self) -> Result<(), SandboxError> {
-        let run = |source| SandboxError::Run {
-            program: "postgres",
-            source,
-        };
+        let run = |source| SandboxError::Run { program: "postgres", source };
         let Some(messages) = self.server.stderr.take() else {
             return Err(run(std::io::ErrorKind::BrokenPipe.into()));
         };
@@ -321,10 +296,7 @@ impl Sandbox {
             }
             kept.push_back(line);
         }
-        Err(SandboxError::Failed {
-            program: "postgres",
-            output: Vec::from(kept).join("; "),
-        })
+        Err(SandboxError::Failed { program: "postgres", output: Vec::from(kept).join("; ") })
     }
 }
 
@@ -338,9 +310,7 @@ mod tests {
     use super::*;
 
     async fn connect(sandbox: &Sandbox) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&sandbox.uri(), tokio_postgres::NoTls)
-            .await
-            .unwrap();
+        let (client, connection) = tokio_postgres::connect(&sandbox.uri(), tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
@@ -367,26 +337,17 @@ mod tests {
         let pid = sandbox.pid().unwrap();
         assert!(Path::new(&format!("/proc/{pid}")).exists());
         drop(sandbox);
-        assert!(
-            !std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| { !stat.contains(") Z ") })
-        );
+        assert!(!std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| { !stat.contains(") Z ") }));
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn two_sandboxes_do_not_meet() {
         let scratch = scratch();
-        let (one, two) = tokio::join!(
-            Sandbox::start(scratch.path()),
-            Sandbox::start(scratch.path())
-        );
+        let (one, two) = tokio::join!(Sandbox::start(scratch.path()), Sandbox::start(scratch.path()));
         let (one, two) = (one.unwrap(), two.unwrap());
         let client = connect(&one).await;
-        client
-            .batch_execute("create table only_here ()")
-            .await
-            .unwrap();
+        client.batch_execute("create table only_here ()").await.unwrap();
         let other = connect(&two).await;
         assert!(other.batch_execute("table only_here").await.is_err());
     }

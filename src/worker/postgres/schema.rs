@@ -43,19 +43,13 @@ pub struct DumpOf<'a> {
 /// The tables (with their partitions) and the sequences that their columns draw from, as SQL.
 ///
 /// Types, functions and schemas that they need are not in it: see `dependency`.
-pub async fn dump(
-    of: DumpOf<'_>,
-    (catalog, tables): (&Catalog, &[&Table]),
-    section: Section,
-) -> Result<String, Error> {
+pub async fn dump(of: DumpOf<'_>, (catalog, tables): (&Catalog, &[&Table]), section: Section) -> Result<String, Error> {
     let relations = relations(catalog, tables);
     if relations.is_empty() {
         return Ok(String::new());
     }
-    let programs = sandbox::programs().map_err(|error| Error::Program {
-        program: "pg_dump".into(),
-        reason: error.to_string(),
-    })?;
+    let programs =
+        sandbox::programs().map_err(|error| Error::Program { program: "pg_dump".into(), reason: error.to_string() })?;
     let mut command = Command::new(programs.join("pg_dump"));
     let (uri, password) = without_password(of.uri);
     if let Some(password) = password {
@@ -95,12 +89,7 @@ fn relations<'a>(catalog: &'a Catalog, tables: &[&'a Table]) -> BTreeSet<&'a Tab
         .sequences
         .iter()
         .filter(|sequence| !sequence.identity)
-        .filter(|sequence| {
-            sequence
-                .column
-                .as_ref()
-                .is_some_and(|(table, _)| relations.contains(table))
-        })
+        .filter(|sequence| sequence.column.as_ref().is_some_and(|(table, _)| relations.contains(table)))
         .map(|sequence| &sequence.name)
         .collect();
     relations.extend(sequences);
@@ -109,23 +98,15 @@ fn relations<'a>(catalog: &'a Catalog, tables: &[&'a Table]) -> BTreeSet<&'a Tab
 
 /// In a pattern, what stands in double quotes stands for itself.
 fn pattern(name: &TableName) -> String {
-    format!(
-        "{}.{}",
-        quote_identifier(&name.schema),
-        quote_identifier(&name.name)
-    )
+    format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.name))
 }
 
 /// A URI without its password, and the password for the environment: arguments are visible to other processes.
-fn without_password(uri: &str) -> (String, Option<String>) {
-    let password = tls::split_uri(uri)
-        .uri
-        .parse::<Config>()
-        .ok()
-        .and_then(|config| {
-            let bytes = config.get_password()?;
-            String::from_utf8(bytes.to_vec()).ok()
-        });
+pub fn without_password(uri: &str) -> (String, Option<String>) {
+    let password = tls::split_uri(uri).uri.parse::<Config>().ok().and_then(|config| {
+        let bytes = config.get_password()?;
+        String::from_utf8(bytes.to_vec()).ok()
+    });
     let Some((scheme, rest)) = uri.split_once("://") else {
         return (uri.to_owned(), password);
     };
@@ -140,10 +121,7 @@ fn without_password(uri: &str) -> (String, Option<String>) {
     };
     let tail = match tail.split_once('?') {
         Some((path, query)) => {
-            let kept: Vec<&str> = query
-                .split('&')
-                .filter(|parameter| !parameter.starts_with("password="))
-                .collect();
+            let kept: Vec<&str> = query.split('&').filter(|parameter| !parameter.starts_with("password=")).collect();
             format!("{path}?{}", kept.join("&"))
         }
         None => tail.to_owned(),
@@ -153,16 +131,9 @@ fn without_password(uri: &str) -> (String, Option<String>) {
 
 /// Standard output of a program that ended well.
 async fn output(mut command: Command, program: &str) -> Result<String, Error> {
-    let failed = |reason: String| Error::Program {
-        program: program.to_owned(),
-        reason,
-    };
-    let output = command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let failed = |reason: String| Error::Program { program: program.to_owned(), reason };
+    let output =
+        command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(failed(text.trim().chars().take(400).collect()));
@@ -205,16 +176,9 @@ mod tests {
                 Some("secret"),
             ),
             ("postgresql://h/db", "postgresql://h/db", None),
-            (
-                "postgresql://u:a@h?sslmode=verify-full",
-                "postgresql://u@h?sslmode=verify-full",
-                Some("a"),
-            ),
+            ("postgresql://u:a@h?sslmode=verify-full", "postgresql://u@h?sslmode=verify-full", Some("a")),
         ] {
-            assert_eq!(
-                without_password(uri),
-                (expected.to_owned(), password.map(ToOwned::to_owned))
-            );
+            assert_eq!(without_password(uri), (expected.to_owned(), password.map(ToOwned::to_owned)));
         }
     }
 

@@ -13,19 +13,11 @@ const FIRST_USER_OID: u32 = 16384;
 
 /// The scope, or what stands against it, worst first.
 pub fn resolve(dataset: &Dataset, catalog: &Catalog) -> Result<Scope, Vec<Finding>> {
-    let mut resolver = Resolver {
-        dataset,
-        catalog,
-        findings: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut resolver = Resolver { dataset, catalog, findings: Vec::new(), notes: Vec::new() };
     let scope = resolver.scope();
     resolver.findings.sort_by_key(|finding| finding.severity);
     match scope {
-        Some(scope) if resolver.findings.is_empty() => Ok(Scope {
-            notes: resolver.notes,
-            ..scope
-        }),
+        Some(scope) if resolver.findings.is_empty() => Ok(Scope { notes: resolver.notes, ..scope }),
         _ => Err(resolver.findings),
     }
 }
@@ -43,9 +35,7 @@ type Owners = Vec<(TableName, Option<ForeignKey>)>;
 impl<'a> Resolver<'a> {
     fn scope(&mut self) -> Option<Scope> {
         let root = self.root()?;
-        let root_key_type = root
-            .column(&self.dataset.root_key)
-            .map(|column| column.type_name.clone())?;
+        let root_key_type = root.column(&self.dataset.root_key).map(|column| column.type_name.clone())?;
         let declared = self.declared_references();
         let candidates = self.candidates(&root.name, &declared);
         let owners = self.owners(&root.name, &candidates, &declared);
@@ -80,8 +70,7 @@ impl<'a> Resolver<'a> {
 
     fn root(&mut self) -> Option<&'a Table> {
         let dataset = self.dataset;
-        let found =
-            TableName::parse(&dataset.root_table).and_then(|name| self.catalog.tables.get(&name));
+        let found = TableName::parse(&dataset.root_table).and_then(|name| self.catalog.tables.get(&name));
         let Some(root) = found else {
             self.block(
                 "RootTableMissing",
@@ -110,10 +99,7 @@ impl<'a> Resolver<'a> {
                 "The root key alone must identify a customer: declare it as primary key, or unique and not null.",
             );
         }
-        if root
-            .column(key)
-            .is_some_and(|column| column.type_oid >= FIRST_USER_OID)
-        {
+        if root.column(key).is_some_and(|column| column.type_oid >= FIRST_USER_OID) {
             self.block(
                 "RootKeyType",
                 &dataset.root_table,
@@ -141,11 +127,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Tables that may be owned: included, or all of them, without excluded and shared ones.
-    fn candidates(
-        &mut self,
-        root: &TableName,
-        declared: &BTreeSet<TableName>,
-    ) -> BTreeSet<TableName> {
+    fn candidates(&mut self, root: &TableName, declared: &BTreeSet<TableName>) -> BTreeSet<TableName> {
         let mut candidates: BTreeSet<TableName> = if self.dataset.include.is_empty() {
             self.catalog.tables.keys().cloned().collect()
         } else {
@@ -176,12 +158,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Breadth first over foreign keys, away from the root.
-    fn owners(
-        &mut self,
-        root: &TableName,
-        candidates: &BTreeSet<TableName>,
-        declared: &BTreeSet<TableName>,
-    ) -> Owners {
+    fn owners(&mut self, root: &TableName, candidates: &BTreeSet<TableName>, declared: &BTreeSet<TableName>) -> Owners {
         let chosen = self.declared_owners(candidates);
         let mut owners: Owners = vec![(root.clone(), None)];
         let mut owned = BTreeSet::from([root.clone()]);
@@ -222,9 +199,7 @@ impl<'a> Resolver<'a> {
         }
         let mut keys: Vec<&ForeignKey> = Vec::new();
         for key in &self.catalog.foreign_keys {
-            let known = keys
-                .iter()
-                .any(|other| other.columns == key.columns && other.referenced == key.referenced);
+            let known = keys.iter().any(|other| other.columns == key.columns && other.referenced == key.referenced);
             if key.table == *name && owned.contains(&key.referenced) && !known {
                 keys.push(key);
             }
@@ -242,10 +217,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// `dataset.owners` as foreign keys.
-    fn declared_owners(
-        &mut self,
-        candidates: &BTreeSet<TableName>,
-    ) -> BTreeMap<TableName, ForeignKey> {
+    fn declared_owners(&mut self, candidates: &BTreeSet<TableName>) -> BTreeMap<TableName, ForeignKey> {
         let mut chosen = BTreeMap::new();
         for owner in &self.dataset.owners {
             let via: BTreeSet<&String> = owner.via.iter().collect();
@@ -328,11 +300,7 @@ impl<'a> Resolver<'a> {
             }
         }
         for name in catalog.tables.keys().filter(|name| !within(name)) {
-            if !self
-                .notes
-                .iter()
-                .any(|note| note.object == name.to_string())
-            {
+            if !self.notes.iter().any(|note| note.object == name.to_string()) {
                 self.note(
                     Severity::Info,
                     "TableOutside",
@@ -344,10 +312,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn owned_tables(&self, owners: &Owners) -> Vec<OwnedTable> {
-        let keys: BTreeMap<&TableName, &ForeignKey> = owners
-            .iter()
-            .filter_map(|(name, key)| key.as_ref().map(|key| (name, key)))
-            .collect();
+        let keys: BTreeMap<&TableName, &ForeignKey> =
+            owners.iter().filter_map(|(name, key)| key.as_ref().map(|key| (name, key))).collect();
         owners
             .iter()
             .filter_map(|(name, _)| self.catalog.tables.get(name))
@@ -369,11 +335,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn links(&self, owners: &Owners, owned: &BTreeSet<TableName>) -> Vec<ForeignKey> {
-        let is_owner = |key: &ForeignKey| {
-            owners
-                .iter()
-                .any(|(_, owner)| owner.as_ref().is_some_and(|owner| owner == key))
-        };
+        let is_owner =
+            |key: &ForeignKey| owners.iter().any(|(_, owner)| owner.as_ref().is_some_and(|owner| owner == key));
         self.catalog
             .foreign_keys
             .iter()
@@ -389,11 +352,10 @@ impl<'a> Resolver<'a> {
         let mut left: Vec<&TableName> = reference.iter().collect();
         while !left.is_empty() {
             let waits = |name: &TableName| {
-                self.catalog.foreign_keys.iter().any(|key| {
-                    key.table == *name
-                        && !key.is_self_reference()
-                        && left.contains(&&key.referenced)
-                })
+                self.catalog
+                    .foreign_keys
+                    .iter()
+                    .any(|key| key.table == *name && !key.is_self_reference() && left.contains(&&key.referenced))
             };
             let next = left.iter().position(|name| !waits(name)).unwrap_or(0);
             ordered.push(left.remove(next));
@@ -401,10 +363,7 @@ impl<'a> Resolver<'a> {
         ordered
             .into_iter()
             .filter_map(|name| self.catalog.tables.get(name))
-            .map(|table| ScopedReference {
-                format: table.format(),
-                table: table.clone(),
-            })
+            .map(|table| ScopedReference { format: table.format(), table: table.clone() })
             .collect()
     }
 
@@ -425,17 +384,9 @@ impl<'a> Resolver<'a> {
             );
         }
         if table.name.schema.contains('.') {
-            self.block(
-                "SchemaNameUnsupported",
-                &object,
-                "The schema's name contains a dot; rename the schema.",
-            );
+            self.block("SchemaNameUnsupported", &object, "The schema's name contains a dot; rename the schema.");
         }
-        if table
-            .primary_key
-            .iter()
-            .any(|name| table.column(name).is_some_and(|column| column.generated))
-        {
+        if table.primary_key.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
             self.block(
                 "PrimaryKeyGenerated",
                 &object,
@@ -449,10 +400,7 @@ impl<'a> Resolver<'a> {
         let Some(key) = owned.path.first() else {
             return;
         };
-        let columns = key
-            .columns
-            .iter()
-            .filter_map(|name| owned.table.column(name));
+        let columns = key.columns.iter().filter_map(|name| owned.table.column(name));
         let object = owned.table.name.to_string();
         for column in columns {
             if column.generated {
@@ -472,19 +420,12 @@ impl<'a> Resolver<'a> {
     }
 
     fn matching(&self, pattern: &str) -> impl Iterator<Item = TableName> {
-        self.catalog
-            .tables
-            .keys()
-            .filter(move |name| matches(pattern, &name.to_string()))
-            .cloned()
+        self.catalog.tables.keys().filter(move |name| matches(pattern, &name.to_string())).cloned()
     }
 
     fn excluded(&self, name: &TableName) -> bool {
         let text = name.to_string();
-        self.dataset
-            .exclude
-            .iter()
-            .any(|pattern| matches(pattern, &text))
+        self.dataset.exclude.iter().any(|pattern| matches(pattern, &text))
     }
 
     fn block(&mut self, code: &str, object: &str, message: &str) {
@@ -511,12 +452,8 @@ fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
-    text.strip_prefix(head).is_some_and(|tail| {
-        tail.char_indices()
-            .map(|(at, _)| &tail[at..])
-            .chain([""])
-            .any(|end| matches(rest, end))
-    })
+    text.strip_prefix(head)
+        .is_some_and(|tail| tail.char_indices().map(|(at, _)| &tail[at..]).chain([""]).any(|end| matches(rest, end)))
 }
 
 #[cfg(test)]

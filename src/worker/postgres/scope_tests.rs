@@ -41,10 +41,7 @@ fn table(name: &str) -> Table {
 /// `("contact", "account_id", "account")`: a foreign key by that column to the other table's `id`.
 fn catalog(tables: &[&str], keys: &[(&str, &str, &str)]) -> Catalog {
     Catalog {
-        tables: tables
-            .iter()
-            .map(|name| (TableName::new("public", *name), table(name)))
-            .collect(),
+        tables: tables.iter().map(|name| (TableName::new("public", *name), table(name))).collect(),
         foreign_keys: keys
             .iter()
             .map(|(from, by, to)| ForeignKey {
@@ -63,40 +60,20 @@ fn catalog(tables: &[&str], keys: &[(&str, &str, &str)]) -> Catalog {
 }
 
 fn dataset() -> Dataset {
-    Dataset {
-        root_table: "public.account".into(),
-        root_key: "id".into(),
-        ..Dataset::default()
-    }
+    Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() }
 }
 
 fn names(scope: &Scope) -> Vec<String> {
-    scope
-        .owned
-        .iter()
-        .map(|owned| owned.table.name.name.clone())
-        .collect()
+    scope.owned.iter().map(|owned| owned.table.name.name.clone()).collect()
 }
 
 fn codes(result: Result<Scope, Vec<Finding>>) -> Vec<(String, String)> {
-    result
-        .unwrap_err()
-        .into_iter()
-        .map(|finding| (finding.code, finding.object))
-        .collect()
+    result.unwrap_err().into_iter().map(|finding| (finding.code, finding.object)).collect()
 }
 
 fn crm() -> Catalog {
     catalog(
-        &[
-            "account",
-            "contact",
-            "deal",
-            "deal_contact",
-            "currency",
-            "region",
-            "stray",
-        ],
+        &["account", "contact", "deal", "deal_contact", "currency", "region", "stray"],
         &[
             ("account", "parent_id", "account"),
             ("contact", "account_id", "account"),
@@ -112,22 +89,13 @@ fn crm() -> Catalog {
 #[test]
 fn tables_that_reach_the_root_are_owned_and_what_they_reference_is_shared() {
     let mut dataset = dataset();
-    dataset.owners = vec![OwnerPath {
-        table: "public.deal_contact".into(),
-        via: vec!["deal_id".into()],
-    }];
+    dataset.owners = vec![OwnerPath { table: "public.deal_contact".into(), via: vec!["deal_id".into()] }];
     let scope = resolve(&dataset, &crm()).unwrap();
-    assert_eq!(
-        names(&scope),
-        ["account", "contact", "deal", "deal_contact"]
-    );
+    assert_eq!(names(&scope), ["account", "contact", "deal", "deal_contact"]);
     let shared: Vec<_> = scope.reference.iter().map(|r| &r.table.name.name).collect();
     assert_eq!(shared, ["region", "currency"]);
     let links: Vec<_> = scope.links.iter().map(|key| &key.name).collect();
-    assert_eq!(
-        links,
-        ["account_parent_id_fkey", "deal_contact_contact_id_fkey"]
-    );
+    assert_eq!(links, ["account_parent_id_fkey", "deal_contact_contact_id_fkey"]);
     let path: Vec<_> = scope.owned[3].path.iter().map(|key| &key.name).collect();
     assert_eq!(path, ["deal_contact_deal_id_fkey", "deal_account_id_fkey"]);
     assert!(scope.notes.iter().any(|note| note.object == "public.stray"));
@@ -146,21 +114,10 @@ fn two_equally_short_ways_to_a_customer_are_a_finding_that_names_them() {
 fn a_direct_way_is_preferred_to_a_longer_one_and_the_longer_one_becomes_a_link() {
     let catalog = catalog(
         &["account", "deal", "note"],
-        &[
-            ("deal", "account_id", "account"),
-            ("note", "account_id", "account"),
-            ("note", "deal_id", "deal"),
-        ],
+        &[("deal", "account_id", "account"), ("note", "account_id", "account"), ("note", "deal_id", "deal")],
     );
     let scope = resolve(&dataset(), &catalog).unwrap();
-    assert_eq!(
-        scope
-            .owned_table(&TableName::new("public", "note"))
-            .unwrap()
-            .path
-            .len(),
-        1
-    );
+    assert_eq!(scope.owned_table(&TableName::new("public", "note")).unwrap().path.len(), 1);
     assert_eq!(scope.links[0].name, "note_deal_id_fkey");
 }
 
@@ -182,20 +139,11 @@ fn cycles_of_foreign_keys_end() {
 
 #[test]
 fn owners_that_lead_in_a_circle_are_a_finding() {
-    let catalog = catalog(
-        &["account", "a", "b"],
-        &[
-            ("a", "b_id", "b"),
-            ("b", "a_id", "a"),
-            ("a", "account_id", "account"),
-        ],
-    );
+    let catalog =
+        catalog(&["account", "a", "b"], &[("a", "b_id", "b"), ("b", "a_id", "a"), ("a", "account_id", "account")]);
     let mut dataset = dataset();
     for (table, via) in [("public.a", "b_id"), ("public.b", "a_id")] {
-        dataset.owners.push(OwnerPath {
-            table: table.into(),
-            via: vec![via.into()],
-        });
+        dataset.owners.push(OwnerPath { table: table.into(), via: vec![via.into()] });
     }
     let codes = codes(resolve(&dataset, &catalog));
     assert!(codes.contains(&("OwnerPathEndless".into(), "public.a".into())));
@@ -207,21 +155,11 @@ fn a_table_outside_that_the_dataset_needs_is_a_finding() {
     let mut dataset = dataset();
     dataset.include = vec!["public.deal*".into(), "public.contact".into()];
     dataset.exclude = vec!["public.deal_contact".into()];
-    assert_eq!(
-        codes(resolve(&dataset, &crm())),
-        [(
-            "ReferencedTableOutside".to_owned(),
-            "public.deal".to_owned()
-        )]
-    );
+    assert_eq!(codes(resolve(&dataset, &crm())), [("ReferencedTableOutside".to_owned(), "public.deal".to_owned())]);
     dataset.reference = vec!["public.currency".into(), "public.region".into()];
     let scope = resolve(&dataset, &crm()).unwrap();
     assert_eq!(names(&scope), ["account", "contact", "deal"]);
-    assert!(
-        scope.notes.iter().any(|note| {
-            note.code == "TableStaysBehind" && note.object == "public.deal_contact"
-        })
-    );
+    assert!(scope.notes.iter().any(|note| { note.code == "TableStaysBehind" && note.object == "public.deal_contact" }));
 }
 
 #[test]
@@ -231,10 +169,7 @@ fn a_shared_table_that_leads_to_a_customer_is_a_finding() {
     dataset.reference = vec!["public.contact".into()];
     assert_eq!(
         codes(resolve(&dataset, &crm())),
-        [(
-            "ReferenceReachesCustomer".to_owned(),
-            "public.contact".to_owned()
-        )]
+        [("ReferenceReachesCustomer".to_owned(), "public.contact".to_owned())]
     );
 }
 
@@ -260,14 +195,8 @@ fn names_that_match_nothing_are_findings() {
     dataset.exclude = vec!["public.deal_contact".into()];
     dataset.include = vec!["sales.*".into()];
     dataset.reference = vec!["public.nothing".into()];
-    dataset.owners = vec![OwnerPath {
-        table: "public.deal".into(),
-        via: vec!["nothing".into()],
-    }];
-    let codes: Vec<_> = codes(resolve(&dataset, &crm()))
-        .into_iter()
-        .map(|(code, _)| code)
-        .collect();
+    dataset.owners = vec![OwnerPath { table: "public.deal".into(), via: vec!["nothing".into()] }];
+    let codes: Vec<_> = codes(resolve(&dataset, &crm())).into_iter().map(|(code, _)| code).collect();
     assert!(codes.contains(&"IncludeMatchesNothing".to_owned()));
     assert!(codes.contains(&"ReferenceTableMissing".to_owned()));
     assert!(codes.contains(&"OwnerKeyMissing".to_owned()));

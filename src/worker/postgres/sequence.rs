@@ -29,11 +29,7 @@ pub struct State {
 impl State {
     /// The value drawn next.
     fn next(self) -> i64 {
-        if self.called {
-            self.last.saturating_add(self.increment)
-        } else {
-            self.last
-        }
+        if self.called { self.last.saturating_add(self.increment) } else { self.last }
     }
 }
 
@@ -91,10 +87,9 @@ pub fn finding(sequence: &Sequence, strategy: KeyStrategy) -> Option<Finding> {
             "SequenceNearlySpent",
             "The sequence has no room left for a range of its own on the target; widen the column's type, or use keys.strategy Parity.",
         ),
-        KeyStrategy::Parity if sequence.increment != 1 => block(
-            "SequenceIncrement",
-            "Parity needs a sequence with increment 1; use keys.strategy Gap.",
-        ),
+        KeyStrategy::Parity if sequence.increment != 1 => {
+            block("SequenceIncrement", "Parity needs a sequence with increment 1; use keys.strategy Gap.")
+        }
         KeyStrategy::Gap | KeyStrategy::Parity => None,
     }
 }
@@ -107,15 +102,8 @@ pub async fn read(client: &impl GenericClient, name: &TableName) -> Result<State
         name.sql(),
         quote_literal(&name.sql())
     );
-    let row = client
-        .query_one(&sql, &[])
-        .await
-        .map_err(Error::database(format!("read the sequence {name}")))?;
-    Ok(State {
-        last: row.get(0),
-        called: row.get(1),
-        increment: row.get(2),
-    })
+    let row = client.query_one(&sql, &[]).await.map_err(Error::database(format!("read the sequence {name}")))?;
+    Ok(State { last: row.get(0), called: row.get(1), increment: row.get(2) })
 }
 
 /// Plans a sequence's split from the state of both sides (with `Parity`, of the source after [`halve_source`]). `None`: nothing to split.
@@ -143,9 +131,7 @@ pub fn plan(
                 severity: Severity::Blocker,
                 code: "SequenceNearlySpent".into(),
                 object: sequence.name.to_string(),
-                message:
-                    "The sequence has no room left for the target's keys; widen the column's type."
-                        .into(),
+                message: "The sequence has no room left for the target's keys; widen the column's type.".into(),
             }),
         )
     })?;
@@ -154,10 +140,7 @@ pub fn plan(
         table,
         column,
         strategy: strategy.to_owned(),
-        source: State {
-            increment: sequence.increment,
-            ..source
-        },
+        source: State { increment: sequence.increment, ..source },
         target,
         boundary,
     }))
@@ -166,10 +149,7 @@ pub fn plan(
 /// Makes the source leave every second key out, from its next one on; with `Gap` the source stays as it is.
 ///
 /// ALTER SEQUENCE keeps drawers waiting until the transaction ends, so the state read after it cannot move on.
-pub async fn halve_source(
-    transaction: &tokio_postgres::Transaction<'_>,
-    sequence: &TableName,
-) -> Result<(), Error> {
+pub async fn halve_source(transaction: &tokio_postgres::Transaction<'_>, sequence: &TableName) -> Result<(), Error> {
     transaction
         .batch_execute(&format!("alter sequence {} increment by 2", sequence.sql()))
         .await
@@ -177,36 +157,23 @@ pub async fn halve_source(
 }
 
 /// Sets the target's sequence to keys of its own. It may have drawn on since the plan: the boundary is the least that it starts at.
-pub async fn split_target(
-    transaction: &tokio_postgres::Transaction<'_>,
-    split: &Split,
-) -> Result<(), Error> {
+pub async fn split_target(transaction: &tokio_postgres::Transaction<'_>, split: &Split) -> Result<(), Error> {
     let attempted = format!("split the sequence {}", split.sequence);
     let parity = split.strategy == PARITY;
     if parity {
         halve_source(transaction, &split.sequence).await?;
     }
     let now = read(transaction, &split.sequence).await?;
-    let next = State {
-        increment: 1,
-        ..now
-    }
-    .next();
+    let next = State { increment: 1, ..now }.next();
     let mut start = split.boundary.max(next);
     if parity && (start - split.boundary) % 2 != 0 {
         start += 1;
     }
-    transaction
-        .batch_execute(&set(&split.sequence, start, false))
-        .await
-        .map_err(Error::database(attempted))
+    transaction.batch_execute(&set(&split.sequence, start, false)).await.map_err(Error::database(attempted))
 }
 
 fn set(sequence: &TableName, value: i64, called: bool) -> String {
-    format!(
-        "select pg_catalog.setval({}::pg_catalog.regclass, {value}, {called});",
-        quote_literal(&sequence.sql())
-    )
+    format!("select pg_catalog.setval({}::pg_catalog.regclass, {value}, {called});", quote_literal(&sequence.sql()))
 }
 
 /// Whether the source still draws below the target's range; a finding where it does not.
@@ -229,23 +196,10 @@ pub async fn watch(source: &Session, splits: &[Split]) -> Result<Vec<Finding>, E
 }
 
 /// Finalize: the target draws every key above all that either side has drawn, by the original increment.
-pub async fn join_target(
-    client: &impl GenericClient,
-    split: &Split,
-    source: Option<State>,
-) -> Result<(), Error> {
+pub async fn join_target(client: &impl GenericClient, split: &Split, source: Option<State>) -> Result<(), Error> {
     let target = read(client, &split.sequence).await?;
-    let own = State {
-        increment: split.target.increment,
-        ..target
-    };
-    let source_next = source.map_or(i64::MIN, |state| {
-        State {
-            increment: split.source.increment,
-            ..state
-        }
-        .next()
-    });
+    let own = State { increment: split.target.increment, ..target };
+    let source_next = source.map_or(i64::MIN, |state| State { increment: split.source.increment, ..state }.next());
     let next = own.next().max(source_next);
     let sql = format!(
         "alter sequence {} increment by {};{}",
@@ -253,13 +207,7 @@ pub async fn join_target(
         split.target.increment,
         set(&split.sequence, next, false)
     );
-    client
-        .batch_execute(&sql)
-        .await
-        .map_err(Error::database(format!(
-            "join the sequence {}",
-            split.sequence
-        )))
+    client.batch_execute(&sql).await.map_err(Error::database(format!("join the sequence {}", split.sequence)))
 }
 
 /// The source draws by its original increment again; its position stays.
@@ -268,16 +216,9 @@ pub async fn join_source(client: &impl GenericClient, split: &Split) -> Result<(
         return Ok(());
     }
     client
-        .batch_execute(&format!(
-            "alter sequence {} increment by {}",
-            split.sequence.sql(),
-            split.source.increment
-        ))
+        .batch_execute(&format!("alter sequence {} increment by {}", split.sequence.sql(), split.source.increment))
         .await
-        .map_err(Error::database(format!(
-            "join the sequence {}",
-            split.sequence
-        )))
+        .map_err(Error::database(format!("join the sequence {}", split.sequence)))
 }
 
 /// Reset: the target's sequence as it was, unless rows of its own drew further since.
@@ -303,13 +244,7 @@ pub async fn restore_target(client: &impl GenericClient, split: &Split) -> Resul
         split.target.increment,
         set(&split.sequence, value, called)
     );
-    client
-        .batch_execute(&sql)
-        .await
-        .map_err(Error::database(format!(
-            "restore the sequence {}",
-            split.sequence
-        )))
+    client.batch_execute(&sql).await.map_err(Error::database(format!("restore the sequence {}", split.sequence)))
 }
 
 #[cfg(test)]
@@ -317,25 +252,15 @@ mod tests {
     use super::*;
 
     fn state(last: i64) -> State {
-        State {
-            last,
-            called: true,
-            increment: 1,
-        }
+        State { last, called: true, increment: 1 }
     }
 
     #[test]
     fn the_targets_range_lies_above_a_reserve_that_grows_with_the_source() {
         assert_eq!(gap(state(100), state(1), 1, i64::MAX), Some(1_000_101));
-        assert_eq!(
-            gap(state(5_000_000), state(1), 1, i64::MAX),
-            Some(54_999_991)
-        );
+        assert_eq!(gap(state(5_000_000), state(1), 1, i64::MAX), Some(54_999_991));
         // The target had drawn further already.
-        assert_eq!(
-            gap(state(100), state(7_000_000), 1, i64::MAX),
-            Some(8_000_001)
-        );
+        assert_eq!(gap(state(100), state(7_000_000), 1, i64::MAX), Some(8_000_001));
     }
 
     #[test]
@@ -363,13 +288,8 @@ mod tests {
         for (source, target) in [(10, 3), (11, 3), (10, 20), (10, 21), (3, 3)] {
             let states = (state(source), state(target));
             // After halving, the source draws `source + 2` and so on.
-            let halved = State {
-                increment: 2,
-                ..states.0
-            };
-            let split = plan(&sequence, KeyStrategy::Parity, (halved, states.1))
-                .unwrap()
-                .unwrap();
+            let halved = State { increment: 2, ..states.0 };
+            let split = plan(&sequence, KeyStrategy::Parity, (halved, states.1)).unwrap().unwrap();
             assert_eq!((split.boundary - halved.next()).rem_euclid(2), 1);
             assert!(split.boundary > target);
         }

@@ -29,11 +29,7 @@ pub struct Purpose {
 
 impl Purpose {
     pub fn new(side: Side, step: &str) -> Self {
-        Self {
-            side: side_name(side),
-            name: format!("godwit {step}"),
-            read_only: false,
-        }
+        Self { side: side_name(side), name: format!("godwit {step}"), read_only: false }
     }
 
     /// Every transaction of the session is read-only: the server refuses writes.
@@ -99,10 +95,7 @@ impl Session {
 
     /// Runs statements without parameters; `attempted` completes "failed to …".
     pub async fn run(&self, attempted: &str, sql: &str) -> Result<(), Error> {
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(Error::database(format!("{attempted} on the {}", self.side)))
+        self.client.batch_execute(sql).await.map_err(Error::database(format!("{attempted} on the {}", self.side)))
     }
 
     /// The first column of the only row of a query without parameters.
@@ -120,10 +113,7 @@ pub async fn connect(uri: &str, purpose: Purpose) -> Result<Session, Error> {
     let side = purpose.side;
     let session = open(uri, purpose).await?;
     if session.server_version < MIN_SERVER_VERSION {
-        return Err(Error::ServerTooOld {
-            side,
-            version: session.server_version,
-        });
+        return Err(Error::ServerTooOld { side, version: session.server_version });
     }
     refuse_pooling(uri, &session).await?;
     Ok(session)
@@ -134,30 +124,19 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
     let unusable = |reason: String| Error::Uri { side, reason };
     let request = tls::split_uri(uri);
     // The library's message may quote the URI's parts, and with them the password.
-    let mut config: Config = request
-        .uri
-        .parse()
-        .map_err(|_| unusable("it is not a connection URI of PostgreSQL".into()))?;
+    let mut config: Config =
+        request.uri.parse().map_err(|_| unusable("it is not a connection URI of PostgreSQL".into()))?;
     config.application_name(&purpose.name);
-    let failed = |error: tokio_postgres::Error| Error::Connect {
-        side,
-        source: Fault::from(error),
-    };
+    let failed = |error: tokio_postgres::Error| Error::Connect { side, source: Fault::from(error) };
     let (client, connection) = if config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = config
-            .connect(tokio_postgres::NoTls)
-            .await
-            .map_err(failed)?;
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
         (client, tokio::spawn(drive(connection)))
     } else {
         let tls = MakeRustlsConnect::new(tls::client_config(&request).map_err(unusable)?);
         let (client, connection) = config.connect(tls).await.map_err(failed)?;
         (client, tokio::spawn(drive(connection)))
     };
-    client
-        .batch_execute(&settings(&purpose))
-        .await
-        .map_err(failed)?;
+    client.batch_execute(&settings(&purpose)).await.map_err(failed)?;
     let row = client
         .query_one(
             "select pg_catalog.current_setting('server_version_num')::pg_catalog.int4, pg_catalog.pg_backend_pid()",
@@ -165,13 +144,7 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
         )
         .await
         .map_err(failed)?;
-    Ok(Session {
-        server_version: row.get(0),
-        backend: row.get(1),
-        client,
-        connection,
-        side,
-    })
+    Ok(Session { server_version: row.get(0), backend: row.get(1), client, connection, side })
 }
 
 async fn drive<C>(connection: C)
@@ -200,16 +173,8 @@ fn settings(purpose: &Purpose) -> String {
 async fn refuse_pooling(uri: &str, session: &Session) -> Result<(), Error> {
     let side = session.side;
     let failed = || Error::database(format!("probe the {side} connection for a pooling proxy"));
-    session
-        .client
-        .batch_execute("set godwit.probe = 'set'")
-        .await
-        .map_err(failed())?;
-    let purpose = Purpose {
-        side,
-        name: "godwit probe".into(),
-        read_only: true,
-    };
+    session.client.batch_execute("set godwit.probe = 'set'").await.map_err(failed())?;
+    let purpose = Purpose { side, name: "godwit probe".into(), read_only: true };
     let state = "select pg_catalog.pg_backend_pid(), coalesce(pg_catalog.current_setting('godwit.probe', true), '')";
     let probe = open(uri, purpose).await?;
     probe.batch_execute("begin").await.map_err(failed())?;
@@ -222,11 +187,7 @@ async fn refuse_pooling(uri: &str, session: &Session) -> Result<(), Error> {
     if own.get::<_, i32>(0) != session.backend || own.get::<_, &str>(1) != "set" {
         return Err(Error::Pooled { side });
     }
-    session
-        .client
-        .batch_execute("reset godwit.probe")
-        .await
-        .map_err(failed())
+    session.client.batch_execute("reset godwit.probe").await.map_err(failed())
 }
 
 #[cfg(test)]
@@ -236,14 +197,9 @@ mod tests {
     #[tokio::test]
     async fn an_unusable_uri_is_refused_without_repeating_it() {
         let purpose = Purpose::new(Side::Source, "test");
-        let error = connect("postgresql://user:hunter2@host/db?bogus=1", purpose)
-            .await
-            .unwrap_err();
+        let error = connect("postgresql://user:hunter2@host/db?bogus=1", purpose).await.unwrap_err();
         let text = crate::worker::error::spoken_chain_unbounded(&error);
-        assert!(
-            !text.contains("hunter2") && !text.contains("bogus"),
-            "{text}"
-        );
+        assert!(!text.contains("hunter2") && !text.contains("bogus"), "{text}");
         assert_eq!(error.exit_code(), crate::contract::exit::MISCONFIGURED);
     }
 }

@@ -16,8 +16,7 @@ pub fn missing_constraints(scope: &Scope, source: &Catalog, target: &Catalog) ->
     for key in source.foreign_keys.iter().filter(inside) {
         let same = target.foreign_keys.iter().find(|other| {
             (&other.table, &other.columns) == (&key.table, &key.columns)
-                && (&other.referenced, &other.referenced_columns)
-                    == (&key.referenced, &key.referenced_columns)
+                && (&other.referenced, &other.referenced_columns) == (&key.referenced, &key.referenced_columns)
         });
         let problem = match same {
             None => Some("ConstraintMissing"),
@@ -28,28 +27,16 @@ pub fn missing_constraints(scope: &Scope, source: &Catalog, target: &Catalog) ->
     }
     for table in scope.tables() {
         let Some(other) = target.tables.get(&table.name) else {
-            findings.push(finding(
-                "TableMissing",
-                &table.name,
-                "The target has no such table.",
-            ));
+            findings.push(finding("TableMissing", &table.name, "The target has no such table."));
             continue;
         };
         if other.primary_key != table.primary_key {
-            findings.push(constraint_finding(
-                "ConstraintMissing",
-                &table.name,
-                "primary key",
-            ));
+            findings.push(constraint_finding("ConstraintMissing", &table.name, "primary key"));
         }
         for unique in &table.uniques {
             let found = other.uniques.iter().any(|it| it.columns == unique.columns);
             if !found {
-                findings.push(constraint_finding(
-                    "ConstraintMissing",
-                    &table.name,
-                    &unique.name,
-                ));
+                findings.push(constraint_finding("ConstraintMissing", &table.name, &unique.name));
             }
         }
     }
@@ -57,10 +44,7 @@ pub fn missing_constraints(scope: &Scope, source: &Catalog, target: &Catalog) ->
 }
 
 /// Constraints, triggers and indexes of the scope that are there but not in force.
-pub async fn out_of_force(
-    transaction: &Transaction<'_>,
-    scope: &Scope,
-) -> Result<Vec<Finding>, Error> {
+pub async fn out_of_force(transaction: &Transaction<'_>, scope: &Scope) -> Result<Vec<Finding>, Error> {
     // A trigger that enforces a foreign key is internal; one that a user switched off is the user's business.
     let sql = "select n.nspname::text, c.relname::text, k.conname::text, 'ConstraintNotValidated' \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
@@ -75,15 +59,10 @@ pub async fn out_of_force(
          from pg_catalog.pg_index x join pg_catalog.pg_class c on c.oid = x.indrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace join pg_catalog.pg_class i on i.oid = x.indexrelid \
          where not x.indisvalid or not x.indisready";
-    let rows = transaction
-        .query(sql, &[])
-        .await
-        .map_err(Error::database("look for constraints out of force"))?;
+    let rows = transaction.query(sql, &[]).await.map_err(Error::database("look for constraints out of force"))?;
     let findings = rows.iter().filter_map(|row| {
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-        scope
-            .contains(&table)
-            .then(|| constraint_finding(row.get(3), &table, row.get(2)))
+        scope.contains(&table).then(|| constraint_finding(row.get(3), &table, row.get(2)))
     });
     Ok(findings.collect())
 }
@@ -127,10 +106,7 @@ async fn collides(
         .query_one(&sql, &[])
         .await
         .and_then(|row| row.try_get(0))
-        .map_err(Error::database(format!(
-            "compare the sequence {}",
-            sequence.name
-        )))
+        .map_err(Error::database(format!("compare the sequence {}", sequence.name)))
 }
 
 fn constraint_finding(code: &str, table: &TableName, name: &str) -> Finding {

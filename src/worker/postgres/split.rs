@@ -81,15 +81,9 @@ where
 {
     let splits = load(session, subject).await?;
     for split in &splits {
-        let transaction = session
-            .transaction()
-            .await
-            .map_err(Error::database("join a sequence"))?;
+        let transaction = session.transaction().await.map_err(Error::database("join a sequence"))?;
         let there = transaction
-            .query_one(
-                "select pg_catalog.to_regclass($1) is not null",
-                &[&split.sequence.sql()],
-            )
+            .query_one("select pg_catalog.to_regclass($1) is not null", &[&split.sequence.sql()])
             .await
             .map_err(Error::database("look for a sequence"))?;
         if there.get(0) {
@@ -111,31 +105,19 @@ where
 fn decode(state: Value) -> Result<Option<Split>, Error> {
     serde_json::from_value(state)
         .map(Some)
-        .map_err(|source| Error::Json {
-            what: "the record of a split sequence",
-            source,
-        })
+        .map_err(|source| Error::Json { what: "the record of a split sequence", source })
 }
 
 fn encode(split: &Split) -> Result<Value, Error> {
-    serde_json::to_value(split).map_err(|source| Error::Json {
-        what: "the record of a split sequence",
-        source,
-    })
+    serde_json::to_value(split).map_err(|source| Error::Json { what: "the record of a split sequence", source })
 }
 
 async fn begin<'s>(session: &'s mut Session, token: &Token) -> Result<Transaction<'s>, Error> {
-    let transaction = session
-        .transaction()
-        .await
-        .map_err(Error::database("begin a transaction"))?;
+    let transaction = session.transaction().await.map_err(Error::database("begin a transaction"))?;
     token::hold(&transaction, token).await?;
     Ok(transaction)
 }
 
 async fn commit(transaction: Transaction<'_>) -> Result<(), Error> {
-    transaction
-        .commit()
-        .await
-        .map_err(Error::database("record a split sequence"))
+    transaction.commit().await.map_err(Error::database("record a split sequence"))
 }

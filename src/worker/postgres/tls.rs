@@ -10,9 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
@@ -31,11 +29,7 @@ pub struct TlsRequest {
 
 /// Takes `sslmode=verify-…`, `sslmode=allow` and `sslrootcert` out of a URI.
 pub fn split_uri(uri: &str) -> TlsRequest {
-    let mut request = TlsRequest {
-        uri: uri.to_owned(),
-        verify: Verify::Nothing,
-        root_certificate: None,
-    };
+    let mut request = TlsRequest { uri: uri.to_owned(), verify: Verify::Nothing, root_certificate: None };
     let Some((base, query)) = uri.split_once('?') else {
         return request;
     };
@@ -57,11 +51,7 @@ pub fn split_uri(uri: &str) -> TlsRequest {
         // libpq: `require` together with a root certificate verifies the chain.
         request.verify = Verify::Chain;
     }
-    request.uri = if kept.is_empty() {
-        base.to_owned()
-    } else {
-        format!("{base}?{}", kept.join("&"))
-    };
+    request.uri = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
     request
 }
 
@@ -96,18 +86,13 @@ pub fn client_config(request: &TlsRequest) -> Result<ClientConfig, String> {
         verify => {
             let chain = match verify {
                 Verify::Chain => Some(
-                    WebPkiServerVerifier::builder_with_provider(
-                        Arc::new(roots(request)?),
-                        provider.clone(),
-                    )
-                    .build()
-                    .map_err(|error| error.to_string())?,
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots(request)?), provider.clone())
+                        .build()
+                        .map_err(|error| error.to_string())?,
                 ),
                 _ => None,
             };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Lenient { chain, provider }))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { chain, provider }))
         }
     };
     Ok(config.with_no_client_auth())
@@ -116,22 +101,17 @@ pub fn client_config(request: &TlsRequest) -> Result<ClientConfig, String> {
 fn roots(request: &TlsRequest) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &request.root_certificate {
-        let certificates = CertificateDer::pem_file_iter(path)
-            .map_err(|error| format!("sslrootcert cannot be read: {error}"))?;
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| format!("sslrootcert cannot be read: {error}"))?;
         for certificate in certificates {
-            let certificate =
-                certificate.map_err(|error| format!("sslrootcert is not PEM: {error}"))?;
-            roots
-                .add(certificate)
-                .map_err(|error| format!("sslrootcert holds no usable certificate: {error}"))?;
+            let certificate = certificate.map_err(|error| format!("sslrootcert is not PEM: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("sslrootcert holds no usable certificate: {error}"))?;
         }
     } else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
-        return Err(
-            "no root certificate to verify the server with; name one by sslrootcert".into(),
-        );
+        return Err("no root certificate to verify the server with; name one by sslrootcert".into());
     }
     Ok(roots)
 }
@@ -184,9 +164,7 @@ impl ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -196,9 +174,7 @@ mod tests {
 
     #[test]
     fn what_the_client_library_does_not_know_is_taken_out_of_the_uri_and_kept_in_force() {
-        let request = split_uri(
-            "postgresql://u@h/db?sslmode=verify-full&sslrootcert=%2Fca%2Fca.pem&connect_timeout=5",
-        );
+        let request = split_uri("postgresql://u@h/db?sslmode=verify-full&sslrootcert=%2Fca%2Fca.pem&connect_timeout=5");
         assert_eq!(
             request,
             TlsRequest {
@@ -207,14 +183,8 @@ mod tests {
                 root_certificate: Some("/ca/ca.pem".into()),
             }
         );
-        assert_eq!(
-            split_uri("postgresql://h/db?sslmode=require").verify,
-            Verify::Nothing
-        );
-        assert_eq!(
-            split_uri("postgresql://h/db?sslmode=require&sslrootcert=/ca.pem").verify,
-            Verify::Chain
-        );
+        assert_eq!(split_uri("postgresql://h/db?sslmode=require").verify, Verify::Nothing);
+        assert_eq!(split_uri("postgresql://h/db?sslmode=require&sslrootcert=/ca.pem").verify, Verify::Chain);
         assert_eq!(split_uri("postgresql://h/db").uri, "postgresql://h/db");
     }
 

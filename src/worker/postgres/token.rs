@@ -26,14 +26,8 @@ pub async fn take(session: &Session, subject: &str, attempt: i64) -> Result<Toke
         )
         .await
         .map_err(Error::database("take the fencing token"))?;
-    let row = taken.ok_or_else(|| Error::NewerAttempt {
-        subject: subject.to_owned(),
-    })?;
-    Ok(Token {
-        subject: subject.to_owned(),
-        attempt,
-        holder: row.get(0),
-    })
+    let row = taken.ok_or_else(|| Error::NewerAttempt { subject: subject.to_owned() })?;
+    Ok(Token { subject: subject.to_owned(), attempt, holder: row.get(0) })
 }
 
 /// First statement of a data transaction: the token stays ours until its end, or the transaction fails.
@@ -47,7 +41,5 @@ pub async fn hold(transaction: &impl GenericClient, token: &Token) -> Result<(),
         )
         .await
         .map_err(Error::database("hold the fencing token"))?;
-    held.map(drop).ok_or_else(|| Error::NewerAttempt {
-        subject: token.subject.clone(),
-    })
+    held.map(drop).ok_or_else(|| Error::NewerAttempt { subject: token.subject.clone() })
 }

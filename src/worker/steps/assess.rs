@@ -15,9 +15,7 @@ use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::identifier::TableName;
 use crate::worker::postgres::model::{Catalog, RowFormat, Scope, Table};
 use crate::worker::postgres::session::Session;
-use crate::worker::postgres::{
-    agreement, dependency, labels, ledger, rights, sandbox, scope, sequence,
-};
+use crate::worker::postgres::{agreement, dependency, labels, ledger, rights, sandbox, scope, sequence};
 use crate::worker::{Error, Job};
 
 /// Rows and bytes that a modest machine copies in a second, with keys and proofs: a first estimate, never a promise.
@@ -65,14 +63,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
     let (source, target) = try_join!(job.reader(Side::Source), job.reader(Side::Target))?;
     let (catalog, existing) = try_join!(read_catalog(&source), read_catalog(&target))?;
-    let mut assessing = Assessing {
-        job,
-        source,
-        target,
-        catalog,
-        existing,
-        findings: Vec::new(),
-    };
+    let mut assessing = Assessing { job, source, target, catalog, existing, findings: Vec::new() };
     assessing.servers().await?;
     let resolved = scope::resolve(&job.input.dataset, &assessing.catalog);
     let assessment = match resolved {
@@ -83,10 +74,8 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
         }
     };
     let mut report = report(&assessment);
-    let text = serde_json::to_vec_pretty(&assessment).map_err(|source| Error::Json {
-        what: "the assessment",
-        source,
-    })?;
+    let text =
+        serde_json::to_vec_pretty(&assessment).map_err(|source| Error::Json { what: "the assessment", source })?;
     let path = format!("assess/{}/{}/assessment.json", job.subject(), job.input.attempt);
     let stored = job.storage()?.put_bytes(&path, text).await?;
     report.digest = Some(stored.digest);
@@ -96,11 +85,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 }
 
 fn report(assessment: &Assessment) -> Report {
-    let result = if has_blocker(&assessment.findings) {
-        ReportResult::Fail
-    } else {
-        ReportResult::Pass
-    };
+    let result = if has_blocker(&assessment.findings) { ReportResult::Fail } else { ReportResult::Pass };
     let mut report = Report::new(result);
     let rows: i64 = assessment.tables.iter().map(|table| table.rows).sum();
     let bytes: u64 = assessment.tables.iter().map(|table| table.bytes).sum();
@@ -157,7 +142,9 @@ impl Assessing<'_> {
                 Severity::Warning,
                 "LargeObjects",
                 "source",
-                format!("{large} large objects exist and do not move; keep such content in tables, or move it yourself."),
+                format!(
+                    "{large} large objects exist and do not move; keep such content in tables, or move it yourself."
+                ),
             ));
         }
         self.findings.extend(program_findings(here).await);
@@ -240,10 +227,8 @@ impl Assessing<'_> {
 
     async fn rights(&mut self, scope: &Scope) -> Result<(), Error> {
         let of_source: Vec<&Table> = scope.tables().collect();
-        let of_target: Vec<&Table> = of_source
-            .iter()
-            .filter_map(|table| self.existing.tables.get(&table.name))
-            .collect();
+        let of_target: Vec<&Table> =
+            of_source.iter().filter_map(|table| self.existing.tables.get(&table.name)).collect();
         let mut found = rights::findings(&self.source, &of_source).await?;
         found.extend(rights::findings(&self.target, &of_target).await?);
         if of_target.len() < of_source.len() {
@@ -307,10 +292,7 @@ impl Assessing<'_> {
 
     fn assessed(&self, scope: &Scope, rows: &[(String, i64)]) -> Vec<AssessedTable> {
         let describe = |table: &Table, role, path: Vec<String>| AssessedTable {
-            rows: rows
-                .iter()
-                .find(|(name, _)| *name == table.name.to_string())
-                .map_or(0, |(_, rows)| *rows),
+            rows: rows.iter().find(|(name, _)| *name == table.name.to_string()).map_or(0, |(_, rows)| *rows),
             on_target: self.existing.tables.contains_key(&table.name),
             name: table.name.clone(),
             role,
@@ -322,19 +304,11 @@ impl Assessing<'_> {
             let path = owned.path.iter().map(|key| key.name.clone()).collect();
             describe(&owned.table, "owned", path)
         });
-        let reference = scope
-            .reference
-            .iter()
-            .map(|reference| describe(&reference.table, "reference", Vec::new()));
+        let reference = scope.reference.iter().map(|reference| describe(&reference.table, "reference", Vec::new()));
         owned.chain(reference).collect()
     }
 
-    fn assessment(
-        &self,
-        scope: Option<&Scope>,
-        tables: Vec<AssessedTable>,
-        groups: GroupSizes,
-    ) -> Assessment {
+    fn assessment(&self, scope: Option<&Scope>, tables: Vec<AssessedTable>, groups: GroupSizes) -> Assessment {
         let mut findings = self.findings.clone();
         findings.sort_by(|one, other| {
             (one.severity, &one.code, &one.object).cmp(&(other.severity, &other.code, &other.object))
@@ -364,15 +338,9 @@ async fn program_findings(source_version: i32) -> Option<Finding> {
         Ok(folder) => folder,
         Err(error) => return Some(blocker("ProgramsMissing", "worker image", error.to_string())),
     };
-    let output = tokio::process::Command::new(folder.join("pg_dump"))
-        .arg("--version")
-        .output()
-        .await
-        .ok()?;
+    let output = tokio::process::Command::new(folder.join("pg_dump")).arg("--version").output().await.ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let major: i32 = text
-        .split_whitespace()
-        .find_map(|word| word.split('.').next()?.parse().ok())?;
+    let major: i32 = text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())?;
     (major < source_version / 10_000).then(|| {
         blocker(
             "ProgramsTooOld",

@@ -32,10 +32,7 @@ pub struct GroupSizes {
 /// Rows whose parent does not exist: possible under constraints that were not validated, or loaded with triggers off.
 pub async fn orphans(snapshot: &Transaction<'_>, scope: &Scope) -> Result<Vec<Finding>, Error> {
     let paths = scope.owned.iter().filter_map(|owned| owned.path.first());
-    let keys: Vec<&ForeignKey> = paths
-        .chain(&scope.links)
-        .chain(&scope.reference_keys)
-        .collect();
+    let keys: Vec<&ForeignKey> = paths.chain(&scope.links).chain(&scope.reference_keys).collect();
     let mut findings = Vec::new();
     for key in keys {
         let set = key
@@ -101,21 +98,14 @@ pub async fn unowned(snapshot: &Transaction<'_>, scope: &Scope) -> Result<Vec<Fi
 fn may_be_unowned(owned: &OwnedTable, scope: &Scope) -> bool {
     owned.path.iter().any(|key| {
         let table = scope.owned_table(&key.table);
-        key.columns.iter().any(|name| {
-            table
-                .and_then(|owned| owned.table.column(name))
-                .is_none_or(|column| !column.not_null)
-        })
+        key.columns
+            .iter()
+            .any(|name| table.and_then(|owned| owned.table.column(name)).is_none_or(|column| !column.not_null))
     })
 }
 
 fn path(owned: &OwnedTable) -> String {
-    owned
-        .path
-        .iter()
-        .map(|key| key.columns.join("+"))
-        .collect::<Vec<_>>()
-        .join(", then ")
+    owned.path.iter().map(|key| key.columns.join("+")).collect::<Vec<_>>().join(", then ")
 }
 
 /// Rows of the target that cannot live beside the source's.
@@ -163,10 +153,7 @@ async fn reference_differs(
     target: &mut Session,
     table: &crate::worker::postgres::model::Table,
 ) -> Result<Option<Finding>, Error> {
-    let reading = target
-        .transaction()
-        .await
-        .map_err(Error::database("read the target"))?;
+    let reading = target.transaction().await.map_err(Error::database("read the target"))?;
     let there = sum_of_table(&reading, table).await?;
     if there.rows == 0 || sum_of_table(snapshot, table).await? == there {
         return Ok(None);
@@ -182,10 +169,7 @@ async fn reference_differs(
 }
 
 /// Groups, and a word about one that is large.
-pub async fn groups(
-    snapshot: &Transaction<'_>,
-    scope: &Scope,
-) -> Result<(GroupSizes, Vec<Finding>), Error> {
+pub async fn groups(snapshot: &Transaction<'_>, scope: &Scope) -> Result<(GroupSizes, Vec<Finding>), Error> {
     let customers = read_customers(snapshot, scope, None).await?;
     let mut groups = read_links(snapshot, scope, &customers).await?;
     let collected = groups.collect();
@@ -193,11 +177,7 @@ pub async fn groups(
     let mut sizes = GroupSizes {
         customers: customers.len(),
         groups: collected.len(),
-        linked_customers: collected
-            .iter()
-            .map(Vec::len)
-            .filter(|size| *size > 1)
-            .sum(),
+        linked_customers: collected.iter().map(Vec::len).filter(|size| *size > 1).sum(),
         largest: largest.map_or(0, Vec::len),
         largest_held_by: Vec::new(),
     };
@@ -239,9 +219,5 @@ pub async fn rows(snapshot: &Transaction<'_>, scope: &Scope) -> Result<Vec<(Stri
 }
 
 async fn count(snapshot: &Transaction<'_>, attempted: &str, sql: &str) -> Result<i64, Error> {
-    snapshot
-        .query_one(sql, &[])
-        .await
-        .map(|row| row.get(0))
-        .map_err(Error::database(attempted))
+    snapshot.query_one(sql, &[]).await.map(|row| row.get(0)).map_err(Error::database(attempted))
 }

@@ -36,11 +36,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 }
 
 /// A session on a side where this migration has something to leave.
-async fn ours(
-    job: &Job,
-    side: Side,
-    notes: &mut Vec<Finding>,
-) -> (Option<Session>, Option<Error>) {
+async fn ours(job: &Job, side: Side, notes: &mut Vec<Finding>) -> (Option<Session>, Option<Error>) {
     match open(job, side).await {
         Ok(session) => (session, None),
         Err(Error::ForeignLedger { side, owner }) => {

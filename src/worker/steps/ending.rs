@@ -45,10 +45,8 @@ pub async fn store_archive(
         None => json!(null),
     };
     let archive = json!({ "v": 1, "source": of_source, "target": archive(target).await? });
-    let text = serde_json::to_vec_pretty(&archive).map_err(|source| Error::Json {
-        what: "the ledger's archive",
-        source,
-    })?;
+    let text =
+        serde_json::to_vec_pretty(&archive).map_err(|source| Error::Json { what: "the ledger's archive", source })?;
     let path = format!("{}/{}/{}/ledger.json", job.step(), job.subject(), job.input.attempt);
     let stored = job.storage()?.put_bytes(&path, text).await?;
     report.digest = Some(stored.digest);
@@ -60,9 +58,7 @@ pub async fn store_archive(
 async fn archive(session: &Session) -> Result<Value, Error> {
     let mut archive = Map::new();
     for table in ARCHIVED {
-        let sql = format!(
-            "select coalesce(jsonb_agg(to_jsonb(t)), '[]') from godwit.{table} as t"
-        );
+        let sql = format!("select coalesce(jsonb_agg(to_jsonb(t)), '[]') from godwit.{table} as t");
         let rows: Value = session
             .query_one(&sql, &[])
             .await
@@ -70,9 +66,7 @@ async fn archive(session: &Session) -> Result<Value, Error> {
             .map_err(Error::database(format!("archive the ledger's {table}")))?;
         archive.insert(table.to_owned(), rows);
     }
-    let members = session
-        .number("count the members", "select count(*) from godwit.member")
-        .await?;
+    let members = session.number("count the members", "select count(*) from godwit.member").await?;
     archive.insert("members".to_owned(), json!(members));
     Ok(Value::Object(archive))
 }
@@ -101,10 +95,8 @@ pub async fn join_sequences(
         .await?;
     }
     if let Some(source) = source {
-        let done = split::undo(source, subject, |transaction, one| {
-            Box::pin(sequence::join_source(transaction, one))
-        })
-        .await?;
+        let done =
+            split::undo(source, subject, |transaction, one| Box::pin(sequence::join_source(transaction, one))).await?;
         joined = joined.max(done);
     }
     Ok(joined)

@@ -28,12 +28,9 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
         let of_source = source_has.then_some(&source);
         ending::store_archive(job, (of_source, &target), &mut report).await?;
     }
-    let joined = ending::join_sequences(
-        source_has.then_some(&mut source),
-        target_has.then_some(&mut target),
-        job.subject(),
-    )
-    .await?;
+    let joined =
+        ending::join_sequences(source_has.then_some(&mut source), target_has.then_some(&mut target), job.subject())
+            .await?;
     // The source first: while the target still has its ledger, the next attempt knows that there is something left to do.
     for session in [&mut source, &mut target] {
         ending::leave(session).await?;

@@ -2,6 +2,8 @@
 
 pub mod assess;
 mod audit;
+pub mod backup;
+pub mod check;
 pub mod cleanup;
 pub mod cohort;
 pub mod copy;
@@ -26,3 +28,4 @@ mod selection;
 pub mod snapshot;
 pub mod validate;
 pub mod verify;
+pub mod verify_backup;

@@ -121,10 +121,7 @@ async fn compare(
     (scope, baseline): (&Scope, &Baseline),
     report: &mut Report,
 ) -> Result<(), Error> {
-    let reading = target
-        .transaction()
-        .await
-        .map_err(Error::database("compare the target with its baseline"))?;
+    let reading = target.transaction().await.map_err(Error::database("compare the target with its baseline"))?;
     let mut same = 0;
     for table in scope.tables() {
         let Some(before) = baseline.tables.get(&table.name) else {
@@ -146,11 +143,7 @@ async fn compare(
 }
 
 /// The scope from the source; when its catalogue changed since, from the target. `None`: the tables are gone.
-async fn scope_of_either(
-    job: &Job,
-    source: &Session,
-    target: &Session,
-) -> Result<Option<Scope>, Error> {
+async fn scope_of_either(job: &Job, source: &Session, target: &Session) -> Result<Option<Scope>, Error> {
     for session in [source, target] {
         let catalog = read_catalog(session).await?;
         if let Ok(scope) = scope::resolve(&job.input.dataset, &catalog) {
@@ -184,7 +177,9 @@ async fn prove_empty(target: &Session, scope: &Scope) -> Result<(), Error> {
                 blocker(
                     "RowsLeft",
                     &owned.table.name,
-                    format!("{foreign} rows that are not the target's own are left; discard or return their cohorts first."),
+                    format!(
+                        "{foreign} rows that are not the target's own are left; discard or return their cohorts first."
+                    ),
                 ),
             ));
         }
@@ -228,10 +223,7 @@ async fn remove_unreferenced(landing: &Landing<'_>, name: &TableName) -> Result<
         .await
         .map_err(Error::database(attempted.clone()))?;
     let removed = landing.remove(name, &format!("delete from {}", name.sql())).await?;
-    landing
-        .batch_execute("set local session_replication_role = replica")
-        .await
-        .map_err(Error::database(attempted))?;
+    landing.batch_execute("set local session_replication_role = replica").await.map_err(Error::database(attempted))?;
     Ok(removed)
 }
 
@@ -260,8 +252,6 @@ fn drop_dependency(kind: &str, identity: &str) -> String {
     };
     format!(
         "do {} ;",
-        quote_literal(&format!(
-            "begin {statement}; exception when dependent_objects_still_exist then null; end"
-        ))
+        quote_literal(&format!("begin {statement}; exception when dependent_objects_still_exist then null; end"))
     )
 }

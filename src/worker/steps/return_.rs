@@ -197,7 +197,7 @@ async fn restore(
     for portion in &changed {
         pass(portion).await?;
         let mut rows = manifest.origin(storage).open(portion).await?;
-        let landed = landing.receive(&mut rows, (portion.table, portion.shape)).await?;
+        let landed = landing.replace(&mut rows, (portion.table, portion.shape)).await?;
         let found = Origin::Database(&landing).sum(portion).await?;
         if landed != found {
             return Err(Error::CopyDiffers { table: portion.name() });
