@@ -1,5 +1,7 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod assess;
 mod backup;
 mod base;
