@@ -163,10 +163,10 @@ impl Backup<'_> {
     }
 
     async fn write_owned(&self, scope: &Scope, partitions: u16) -> Result<Vec<TableBackup>, Error> {
-        let routed = Routed::of_scope(scope);
-        let mut router = Router::new(&routed, &scope.root_key, partitions);
+        let shapes = Routed::of_scope(scope);
+        let mut router = Router::new(&shapes, &scope.root_key, partitions);
         let mut tables = Vec::new();
-        for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
+        for (at, (owned, routed)) in scope.owned.iter().zip(shapes).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
             let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
