@@ -16,5 +16,8 @@ pub mod build;
 pub mod cli;
 pub mod contract;
 pub mod controller;
+pub mod metrics;
 pub mod plan;
+pub mod server;
+pub mod telemetry;
 pub mod worker;

@@ -33,7 +33,8 @@ struct Manifest {
 
 #[derive(Deserialize)]
 struct Table {
-    table: String,
+    #[serde(rename = "table")]
+    name: String,
     inserted: u64,
     updated: u64,
     deleted: u64,
@@ -71,7 +72,7 @@ pub async fn read(options: &SetAsideOptions) -> anyhow::Result<Exported> {
 
 impl Exported {
     async fn add(&mut self, storage: &Path, table: &Table) -> anyhow::Result<()> {
-        let name = table.table.strip_prefix("public.").unwrap_or(&table.table);
+        let name = table.name.strip_prefix("public.").unwrap_or(&table.name);
         let classes = self.tables.entry(name.to_owned()).or_default();
         classes.insert += table.inserted;
         classes.update += table.updated;

@@ -26,9 +26,9 @@ use super::status::{
     cel,
     doc = "Customers of a Migration that move together: selected once, copied, validated, cut over, watched, and brought back if a trigger fails.",
     validation = Rule::new("self.metadata.name.size() <= 50")
-        .message(Message::Expression("'metadata.name may have 50 characters at most, not ' + string(self.metadata.name.size())".into())),
+        .message(Message::Expression("'metadata.name may have 50 characters at most'".into())),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.select == oldSelf.spec.select")
-        .message(Message::Expression("'spec.select is frozen since ' + string(oldSelf.status.startTime) + '; create another Cohort instead'".into()))
+        .message(Message::Expression("'spec.select is frozen since the cohort started; create another Cohort instead'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.select"),
     selectable = ".spec.migrationRef.name",
     selectable = ".status.phase",

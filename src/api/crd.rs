@@ -58,10 +58,10 @@ fn describe_spec_and_status(schema: &mut Value) {
 
 /// Conditions as controller-gen writes them: enumerated status, bounded strings.
 fn bound_conditions(schema: &mut Value) {
-    let item = &mut schema["properties"]["status"]["properties"]["conditions"]["items"]["properties"];
-    if !item.is_object() {
+    // By pointer: indexing would create what a kind without conditions does not have.
+    let Some(item) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") else {
         return;
-    }
+    };
     item["status"]["enum"] = json!(["True", "False", "Unknown"]);
     item["type"]["maxLength"] = json!(316);
     item["reason"]["maxLength"] = json!(1024);

@@ -28,15 +28,15 @@ use super::status::{
     cel,
     doc = "Moves customer data from a source system to a target system, cohort by cohort, while both keep running, and can go back until it is finalised. Its Cohorts are separate objects beside it.",
     validation = Rule::new("self.metadata.name.size() <= 50")
-        .message(Message::Expression("'metadata.name may have 50 characters at most, not ' + string(self.metadata.name.size())".into())),
+        .message(Message::Expression("'metadata.name may have 50 characters at most'".into())),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.engine == oldSelf.spec.engine")
-        .message(Message::Expression("'spec.engine is fixed since the migration started at ' + string(oldSelf.status.startTime)".into()))
+        .message(Message::Expression("'spec.engine is fixed since the migration started'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.engine"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.dataset.root == oldSelf.spec.dataset.root")
-        .message(Message::Expression("'spec.dataset.root is fixed since the migration started at ' + string(oldSelf.status.startTime)".into()))
+        .message(Message::Expression("'spec.dataset.root is fixed since the migration started'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.dataset.root"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.rollback.mode == oldSelf.spec.rollback.mode")
-        .message(Message::Expression("'spec.rollback.mode is fixed since the migration started at ' + string(oldSelf.status.startTime)".into()))
+        .message(Message::Expression("'spec.rollback.mode is fixed since the migration started'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.rollback.mode"),
     selectable = ".status.phase",
     selectable = ".spec.suspend",

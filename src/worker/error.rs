@@ -7,6 +7,7 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 
 use super::postgres::row::RowError;
+use super::postgres::sandbox::SandboxError;
 use super::storage::StorageError;
 use crate::contract::{Finding, Severity, exit};
 
@@ -75,7 +76,7 @@ impl Fault {
             "3D000" | "3F000" => exit::MISCONFIGURED,
             "42P01" => exit::INPUT_MISSING,
             _ => match state.get(..2).unwrap_or_default() {
-                "22" | "23" => exit::DATA_DIFFERS,
+                "22" | "23" | "2B" => exit::DATA_DIFFERS,
                 "28" => exit::NOT_PERMITTED,
                 "42" | "0A" => exit::MISCONFIGURED,
                 _ => exit::TRY_AGAIN,
@@ -168,6 +169,11 @@ pub enum Error {
         #[from]
         source: StorageError,
     },
+    #[error("failed to provide the sandbox database")]
+    Sandbox {
+        #[from]
+        source: SandboxError,
+    },
     #[error("failed to read COPY data")]
     Rows {
         #[source]
@@ -207,6 +213,7 @@ impl Error {
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
             Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
             Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
+            Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
             Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
@@ -215,6 +222,7 @@ impl Error {
             | Self::Program { .. }
             | Self::File { .. }
             | Self::Storage { .. }
+            | Self::Sandbox { .. }
             | Self::Rows { .. }
             | Self::RowsLost { .. }
             | Self::Json { .. } => exit::TRY_AGAIN,
@@ -251,6 +259,7 @@ impl Error {
             Self::Program { .. } => "ProgramFailed",
             Self::File { .. } => "FileFailed",
             Self::Storage { .. } => "StorageFailed",
+            Self::Sandbox { .. } => "SandboxFailed",
             Self::Rows { .. } => "RowsUnreadable",
             Self::RowsLost { .. } => "RowsLost",
             Self::CopyDiffers { .. } => "CopyDiffers",

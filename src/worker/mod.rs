@@ -18,7 +18,9 @@ use postgres::session::{Purpose, Session, connect};
 use progress::Progress;
 use storage::{Credentials, Storage};
 
-use crate::contract::{Identity, Report, ReportResult, Side, StepInput, Task, VERSION, exit};
+use crate::contract::{
+    INCLUDE_MOUNT, Identity, Report, ReportResult, SCRATCH_MOUNT, Side, StepInput, Task, VERSION, exit,
+};
 
 /// What a Job was started with.
 #[derive(Debug)]
@@ -30,6 +32,21 @@ pub struct Settings {
     pub termination_path: PathBuf,
 }
 
+/// Folders of the container; tests put their own in their place.
+#[derive(Clone, Debug)]
+pub struct Mounts {
+    /// Has a folder for each backup include.
+    pub include: PathBuf,
+    /// Writable, for scratch files and the sandbox database.
+    pub scratch: PathBuf,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self { include: INCLUDE_MOUNT.into(), scratch: SCRATCH_MOUNT.into() }
+    }
+}
+
 /// What a step gets.
 #[derive(Debug)]
 pub struct Job {
@@ -37,6 +54,7 @@ pub struct Job {
     pub source_uri: Option<String>,
     pub target_uri: Option<String>,
     storage_credentials: Credentials,
+    pub mounts: Mounts,
     pub progress: Progress,
 }
 
@@ -51,6 +69,7 @@ impl Job {
             source_uri: settings.source_uri.clone(),
             target_uri: settings.target_uri.clone(),
             storage_credentials: settings.storage_credentials.clone(),
+            mounts: Mounts::default(),
             progress: Progress::new(unit),
         }
     }
@@ -210,8 +229,16 @@ async fn store_report(job: &Job, code: i32, report: &Report) -> Result<(), Error
 
 async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
+        Task::Assess {} => steps::assess::run(job).await,
         Task::Prepare {} => steps::prepare::run(job).await,
+        Task::Finalize {} => steps::finalize::run(job).await,
+        Task::Reset {} => steps::reset::run(job).await,
+        Task::Cleanup {} => steps::cleanup::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
+        Task::Backup { includes } => steps::backup::run(job, includes).await,
+        Task::VerifyBackup { backup } => steps::verify_backup::run(job, backup).await,
+        Task::SqlCheck { side, query, timeout_seconds } => steps::check::sql(job, *side, query, *timeout_seconds).await,
+        Task::IntegrityCheck {} => steps::check::integrity(job).await,
         Task::Copy {} => steps::copy::run(job).await,
         Task::Validate { checks } => steps::validate::run(job, checks).await,
         Task::Cutover { checks } => steps::cutover::run(job, checks).await,
@@ -220,7 +247,6 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
         Task::Return {} => steps::return_::run(job).await,
         Task::Verify {} => steps::verify::run(job).await,
         Task::Reopen {} => steps::reopen::run(job).await,
-        other => Err(Error::Input { reason: format!("this build has no step {}", other.name()) }),
     }
 }
 

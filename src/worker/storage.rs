@@ -447,8 +447,17 @@ impl Reader {
     }
 
     /// What was read: with [`next`](Self::next) at its end, the whole file.
+    pub fn read_so_far(&self) -> Stored {
+        Stored {
+            path: self.path.clone(),
+            bytes: self.bytes,
+            digest: digest_text(self.hash.clone().finalize().as_slice()),
+        }
+    }
+
+    /// The same, of a file that is read no further.
     pub fn finish(self) -> Stored {
-        Stored { path: self.path, bytes: self.bytes, digest: digest_text(self.hash.finalize().as_slice()) }
+        self.read_so_far()
     }
 }
 

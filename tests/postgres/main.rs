@@ -1,6 +1,9 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
+mod assess;
+mod backup;
 mod base;
+mod ending;
 mod fence;
 mod job;
 mod moving;

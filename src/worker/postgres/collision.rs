@@ -13,39 +13,44 @@ use crate::worker::error::Error;
 /// Keys asked about at once.
 const BATCH: usize = 5_000;
 
-/// How many rows of the target's table have a key that a row of the source has too.
-pub async fn count(source: &Session, target: &Session, table: &Table) -> Result<i64, Error> {
+/// How many rows of the target's table have values in `columns` (its key, or a unique index) that a row of the source has too.
+pub async fn count(source: &Session, target: &Session, (table, columns): (&Table, &[String])) -> Result<i64, Error> {
     let failed = || Error::database(format!("look for keys of {} on both sides", table.name));
-    let keys = table.primary_key.iter().map(|key| quote_identifier(key));
-    let select = format!(
-        "select {} from {}",
-        keys.map(|key| format!("{key}::pg_catalog.text")).collect::<Vec<_>>().join(", "),
-        table.name.sql()
-    );
+    let keys: Vec<String> = columns.iter().map(|key| quote_identifier(key)).collect();
+    let texts: Vec<String> = keys.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
+    let select = format!("select {} from {} where ({}) is not null", texts.join(", "), table.name.sql(), row_of(&keys));
     let rows = target.query_raw(&select, std::iter::empty::<&str>()).await.map_err(failed())?;
     let mut rows = std::pin::pin!(rows);
-    let mut batch: Vec<Vec<String>> = vec![Vec::new(); table.primary_key.len()];
+    let mut batch: Vec<Vec<String>> = vec![Vec::new(); columns.len()];
     let mut found = 0;
     while let Some(row) = rows.try_next().await.map_err(failed())? {
         for (at, keys) in batch.iter_mut().enumerate() {
             keys.push(row.get(at));
         }
         if batch.first().is_some_and(|keys| keys.len() >= BATCH) {
-            found += count_batch(source, table, &batch).await?;
+            found += count_batch(source, (table, columns), &batch).await?;
             batch.iter_mut().for_each(Vec::clear);
         }
     }
-    Ok(found + count_batch(source, table, &batch).await?)
+    Ok(found + count_batch(source, (table, columns), &batch).await?)
 }
 
-async fn count_batch(source: &Session, table: &Table, batch: &[Vec<String>]) -> Result<i64, Error> {
+/// A row value `is not null` when every part of it is: a unique index ignores the others.
+fn row_of(keys: &[String]) -> String {
+    format!("row({})", keys.join(", "))
+}
+
+async fn count_batch(
+    source: &Session,
+    (table, columns): (&Table, &[String]),
+    batch: &[Vec<String>],
+) -> Result<i64, Error> {
     if batch.first().is_none_or(Vec::is_empty) {
         return Ok(0);
     }
     let arrays: Vec<String> = (1..=batch.len()).map(|number| format!("${number}::pg_catalog.text[]")).collect();
     let names: Vec<String> = (1..=batch.len()).map(|number| format!("k{number}")).collect();
-    let conditions: Vec<String> = table
-        .primary_key
+    let conditions: Vec<String> = columns
         .iter()
         .zip(&names)
         .map(|(column, key)| {

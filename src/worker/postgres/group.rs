@@ -149,6 +149,32 @@ pub async fn read_links(transaction: &Transaction<'_>, scope: &Scope, customers:
     Ok(groups)
 }
 
+/// Which links hold one group together: by constraint, the pairs of its customers that it joins, most first.
+pub async fn links_within(
+    transaction: &Transaction<'_>,
+    (scope, customers): (&Scope, &Customers),
+    groups: &mut Groups,
+    root: usize,
+) -> Result<Vec<(String, u64)>, Error> {
+    let mut found = Vec::new();
+    for link in &scope.links {
+        let Some(select) = select_pairs(scope, link) else {
+            continue;
+        };
+        let mut pairs = 0;
+        each_row(transaction, &select, 2, |row| {
+            let at = customers.find(row[0]);
+            pairs += u64::from(at.is_some_and(|at| groups.root(at) == root));
+        })
+        .await?;
+        if pairs > 0 {
+            found.push((format!("{} of {}", link.name, link.table), pairs));
+        }
+    }
+    found.sort_by_key(|(_, pairs)| std::cmp::Reverse(*pairs));
+    Ok(found)
+}
+
 /// Pairs of different customers that a link joins.
 fn select_pairs(scope: &Scope, link: &ForeignKey) -> Option<String> {
     let child = scope.owned_table(&link.table)?.customer_join("c", "cp");

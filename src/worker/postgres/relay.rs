@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, CopyOutStream, Transaction};
 
+use super::identifier::TableName;
 use super::model::{OwnedTable, ScopedReference, Table};
 use super::row::{self, BINARY_HEADER, BINARY_TRAILER, Framing, RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
@@ -153,7 +154,11 @@ pub struct Batches {
 
 impl Batches {
     pub fn new(sink: CopyInSink<Bytes>, table: &Table) -> Self {
-        Self { sink: Box::pin(sink), batch: BytesMut::with_capacity(2 * BATCH_BYTES), table: table.name.to_string() }
+        Self::into_table(sink, &table.name)
+    }
+
+    pub fn into_table(sink: CopyInSink<Bytes>, table: &TableName) -> Self {
+        Self { sink: Box::pin(sink), batch: BytesMut::with_capacity(2 * BATCH_BYTES), table: table.to_string() }
     }
 
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {

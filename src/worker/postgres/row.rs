@@ -48,6 +48,8 @@ pub enum RowError {
     Field,
     #[error("a text field has an escape that COPY does not write")]
     Escape,
+    #[error("a key field does not have the form of its type")]
+    Key,
 }
 
 /// The hash by which rows are compared: of the row's bytes as COPY sent them.

@@ -43,7 +43,7 @@ const SETTINGS: &[&str] = &[
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("the programs of PostgreSQL (initdb, postgres, pg_ctl, psql, pg_dump) are not installed here")]
+    #[error("the programs of PostgreSQL (initdb, postgres, pg_ctl, psql, pg_dump, pg_restore) are not installed here")]
     Programs,
     #[error("failed to prepare the sandbox folder {folder}")]
     Folder {
@@ -65,9 +65,21 @@ pub enum SandboxError {
     Failed { program: &'static str, output: String },
 }
 
+impl SandboxError {
+    /// The image or the pod is not fit for a sandbox: a retry is pointless.
+    pub fn is_misconfigured(&self) -> bool {
+        match self {
+            Self::Programs | Self::Root | Self::SocketPath { .. } => true,
+            // PostgreSQL asks for the name of whom it runs as: the image's /etc/passwd must have the pod's user.
+            Self::Failed { output, .. } => output.contains("could not look up effective user ID"),
+            Self::Folder { .. } | Self::Run { .. } => false,
+        }
+    }
+}
+
 /// The folder of the newest PostgreSQL programs on this machine.
 pub fn programs() -> Result<PathBuf, SandboxError> {
-    const NEEDED: [&str; 5] = ["initdb", "postgres", "pg_ctl", "psql", "pg_dump"];
+    const NEEDED: [&str; 6] = ["initdb", "postgres", "pg_ctl", "psql", "pg_dump", "pg_restore"];
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for (root, prefix) in [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")] {
         let Ok(entries) = std::fs::read_dir(root) else {

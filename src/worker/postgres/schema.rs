@@ -102,7 +102,7 @@ fn pattern(name: &TableName) -> String {
 }
 
 /// A URI without its password, and the password for the environment: arguments are visible to other processes.
-fn without_password(uri: &str) -> (String, Option<String>) {
+pub fn without_password(uri: &str) -> (String, Option<String>) {
     let password = tls::split_uri(uri).uri.parse::<Config>().ok().and_then(|config| {
         let bytes = config.get_password()?;
         String::from_utf8(bytes.to_vec()).ok()

@@ -1,10 +1,17 @@
 //! One file per step: each has `run(&Job, …)` and ends with a report, or with an error that tells the exit code.
 
+pub mod assess;
+mod audit;
+pub mod backup;
+pub mod check;
+pub mod cleanup;
 pub mod cohort;
 pub mod copy;
 pub mod cutover;
 pub mod discard;
+mod ending;
 pub mod evidence;
+pub mod finalize;
 pub mod freeze;
 pub mod newborn;
 pub mod pairs;
@@ -13,6 +20,7 @@ pub mod references;
 pub mod removal;
 pub mod reopen;
 pub mod reporting;
+pub mod reset;
 pub mod resume;
 pub mod return_;
 pub mod select;
@@ -20,3 +28,4 @@ mod selection;
 pub mod snapshot;
 pub mod validate;
 pub mod verify;
+pub mod verify_backup;

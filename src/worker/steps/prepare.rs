@@ -165,7 +165,7 @@ impl<'j> Work<'j> {
         if self.scope.owned_table(&table.name).is_none() {
             return self.refuse_other_references(table).await;
         }
-        let collisions = collision::count(&self.source, &self.target, table).await?;
+        let collisions = collision::count(&self.source, &self.target, (table, &table.primary_key)).await?;
         if collisions == 0 {
             return Ok(());
         }

@@ -1,0 +1,185 @@
+//! What a Job's state means: running, done, failed, somebody else's, going away; and why its pod does not start.
+//! Called by `observe/jobs.rs` with what was read live. Pure: no client, no clock.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt;
+
+use crate::build::pod::CONTAINER;
+use crate::contract::{Finding, MAX_REPORT_BYTES, Progress, ProgressLine, Report};
+use crate::plan::observed::{Failure, JobState, Trouble, TroubleKind};
+
+const MAX_TROUBLE: usize = 512;
+
+/// A Job with what was read about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Evidence<'a> {
+    pub pods: &'a [Pod],
+    /// Last lines of the running pod's output.
+    pub output: Option<&'a str>,
+    /// What events say about pods that cannot be made or volumes that cannot be mounted.
+    pub complaint: Option<&'a str>,
+}
+
+/// The state of a Job for the owner with this uid.
+pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
+    if controller_uid(job) != Some(owner_uid) {
+        return JobState::Foreign;
+    }
+    // FailureTarget and SuccessCriteriaMet only announce an end: pods may still write. They count as running.
+    if has_condition(job, "Complete").is_some() {
+        let ended = latest_end(evidence.pods, |end| end.exit_code == 0);
+        return JobState::Succeeded { report: ended.and_then(report_of) };
+    }
+    if let Some(reason) = has_condition(job, "Failed") {
+        let ended = latest_end(evidence.pods, |_| true);
+        return JobState::Failed(Failure {
+            exit_code: ended.and_then(own_exit_code),
+            reason,
+            report: ended.and_then(report_of),
+        });
+    }
+    if job.metadata.deletion_timestamp.is_some() {
+        return JobState::Terminating;
+    }
+    JobState::Running { progress: evidence.output.and_then(last_progress), trouble: trouble(evidence) }
+}
+
+/// True once a Job's pods have all ended.
+pub fn has_ended(job: &Job) -> bool {
+    has_condition(job, "Complete").is_some() || has_condition(job, "Failed").is_some()
+}
+
+/// Uid of the controller that a Job belongs to.
+pub fn controller_uid(job: &Job) -> Option<&str> {
+    let mut owners = job.owner_references().iter();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+/// The reason of a condition that is True.
+fn has_condition(job: &Job, type_: &str) -> Option<String> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")?;
+    Some(condition.reason.clone().unwrap_or_default())
+}
+
+fn container_status(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == CONTAINER)
+}
+
+/// How the container ended that ended last, among those that `wanted` takes.
+fn latest_end(pods: &[Pod], wanted: impl Fn(&ContainerStateTerminated) -> bool) -> Option<&ContainerStateTerminated> {
+    pods.iter()
+        .filter_map(|pod| container_status(pod)?.state.as_ref()?.terminated.as_ref())
+        .filter(|end| wanted(end))
+        .max_by_key(|end| end.finished_at.as_ref().map(|time| time.0))
+}
+
+/// The process's own code; a process that was killed has none.
+fn own_exit_code(end: &ContainerStateTerminated) -> Option<i32> {
+    let killed = end.signal.is_some_and(|signal| signal != 0)
+        || end.exit_code > 128
+        || end.reason.as_deref() == Some("OOMKilled");
+    (!killed).then_some(end.exit_code)
+}
+
+fn report_of(end: &ContainerStateTerminated) -> Option<Report> {
+    let text = end.message.as_deref()?;
+    if text.len() > MAX_REPORT_BYTES {
+        return None;
+    }
+    Report::from_termination_message(text.trim()).map(bounded)
+}
+
+/// A custom image may write what it likes: what enters status fits its schema.
+fn bounded(mut report: Report) -> Report {
+    report.counts = few(report.counts, 32);
+    report.timings = few(report.timings, 16);
+    report.digest = report.digest.map(|text| clipped(&text, 80));
+    report.evidence_uri = report.evidence_uri.map(|text| clipped(&text, 512));
+    report.values.retain(|value| value.is_finite());
+    report.values.truncate(100);
+    report.findings = report.findings.into_iter().map(bounded_finding).collect();
+    report
+}
+
+fn bounded_finding(finding: Finding) -> Finding {
+    Finding {
+        severity: finding.severity,
+        code: clipped(&finding.code, 64),
+        object: clipped(&finding.object, 256),
+        message: clipped(&finding.message, 512),
+    }
+}
+
+fn few(numbers: BTreeMap<String, i64>, most: usize) -> BTreeMap<String, i64> {
+    let named = numbers.into_iter().filter(|(name, _)| name.len() <= 40);
+    named.take(most).collect()
+}
+
+/// At most so many characters.
+pub fn clipped(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+fn last_progress(output: &str) -> Option<Progress> {
+    let mut lines = output.lines().rev();
+    lines.find_map(|line| {
+        let line: ProgressLine = serde_json::from_str(line.trim()).ok()?;
+        Some(Progress { unit: clipped(&line.progress.unit, 20), ..line.progress })
+    })
+}
+
+fn trouble(evidence: Evidence) -> Option<Trouble> {
+    let of_pod = evidence.pods.iter().find_map(trouble_of_pod);
+    of_pod.or_else(|| {
+        evidence.complaint.map(|text| Trouble { kind: complaint_kind(text), message: clipped(text, MAX_TROUBLE) })
+    })
+}
+
+/// The kubelet names a missing Secret in the event of a volume that cannot be mounted, too.
+fn complaint_kind(text: &str) -> TroubleKind {
+    if text.contains("secret \"") { TroubleKind::Secret } else { TroubleKind::Scheduling }
+}
+
+fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
+    let told = |kind, reason: &str, message: Option<&str>| {
+        let text = match message {
+            Some(message) => format!("{reason}: {message}"),
+            None => reason.to_owned(),
+        };
+        Some(Trouble { kind, message: clipped(&text, MAX_TROUBLE) })
+    };
+    if let Some(waiting) =
+        container_status(pod).and_then(|status| status.state.as_ref()).and_then(|state| state.waiting.as_ref())
+    {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let message = waiting.message.as_deref();
+        let names_secret = message.unwrap_or_default().to_lowercase().contains("secret");
+        return match reason {
+            "CreateContainerConfigError" if names_secret => told(TroubleKind::Secret, reason, message),
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError" => told(TroubleKind::Image, reason, message),
+            _ => None,
+        };
+    }
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let unscheduled =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
+    told(TroubleKind::Scheduling, reason, unscheduled.message.as_deref())
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+//! The client of the API server: without the library's own retry, and counting its requests.
+//! Made once by `cli` or a test. Must not repeat a request: a write that was answered with 504 may have landed.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::http::{Request, Response};
+use futures::future::BoxFuture;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tower::{Layer, Service};
+
+use super::error::Error;
+use crate::metrics::Metrics;
+
+/// A client for the cluster that the environment names.
+pub async fn infer(metrics: &Arc<Metrics>) -> Result<Client, Error> {
+    let config = Config::infer().await;
+    let config = config.map_err(|error| Error::Client(Box::new(kube::Error::InferConfig(error))))?;
+    connect(config, metrics)
+}
+
+pub fn connect(mut config: Config, metrics: &Arc<Metrics>) -> Result<Client, Error> {
+    config.default_retry = false;
+    let host = config.cluster_url.authority().map(ToString::to_string);
+    let counting = Counting { metrics: Arc::clone(metrics), host: host.unwrap_or_default().into() };
+    let builder = ClientBuilder::try_from(config);
+    let builder = builder.map_err(|error| Error::Client(Box::new(error)))?;
+    Ok(builder.with_layer(&counting).build())
+}
+
+#[derive(Clone)]
+struct Counting {
+    metrics: Arc<Metrics>,
+    host: Arc<str>,
+}
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { counting: self.clone(), inner }
+    }
+}
+
+struct Counted<S> {
+    counting: Counting,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Counting { metrics, host } = self.counting.clone();
+        let method = request.method().to_string();
+        let began = Instant::now();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let code = match &answer {
+                Ok(response) => response.status().as_str().to_owned(),
+                Err(_) => "<error>".to_owned(),
+            };
+            metrics.request(&method, &host, &code, began.elapsed().as_secs_f64());
+            answer
+        })
+    }
+}

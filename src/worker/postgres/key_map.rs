@@ -1,0 +1,156 @@
+//! From a parent's key to the partition of its customer, for millions of keys.
+//! Filled and asked by `partition` while tables are read. No SQL, no IO.
+//! Must not cost more than about 2 bytes for a key where keys are dense integers.
+
+use std::collections::HashMap;
+
+use super::routing_key::Key;
+
+/// Below this many slots an array is used whatever its density: 128 KiB are not worth a thought.
+const ALWAYS_DENSE: usize = 1 << 16;
+/// A slot takes 2 bytes, an entry of the map about 32: the array pays until fewer than one slot in 16 is used.
+const SLOTS_PER_KEY: usize = 16;
+/// What an array holds where there is no key.
+const NO_PARTITION: u16 = u16::MAX;
+
+/// From a parent's key to its partition: an array where the keys are dense integers, a map otherwise.
+#[derive(Debug)]
+pub enum KeyMap {
+    Dense {
+        /// The key of the first slot.
+        base: i64,
+        slots: Vec<u16>,
+        used: usize,
+    },
+    Sparse(HashMap<Key, u16>),
+}
+
+impl Default for KeyMap {
+    fn default() -> Self {
+        Self::Dense { base: 0, slots: Vec::new(), used: 0 }
+    }
+}
+
+impl KeyMap {
+    pub fn insert(&mut self, key: Key, partition: u16) {
+        if let Self::Dense { base, slots, used } = self
+            && let Key::Integer(number) = key
+            && let Some(at) = make_room(base, slots, *used, number)
+        {
+            *used += usize::from(slots[at] == NO_PARTITION);
+            slots[at] = partition;
+            return;
+        }
+        self.become_sparse().insert(key, partition);
+    }
+
+    pub fn get(&self, key: Key) -> Option<u16> {
+        match (self, key) {
+            (Self::Dense { base, slots, .. }, Key::Integer(number)) => number
+                .checked_sub(*base)
+                .and_then(|at| usize::try_from(at).ok())
+                .and_then(|at| slots.get(at))
+                .copied()
+                .filter(|partition| *partition != NO_PARTITION),
+            (Self::Dense { .. }, Key::Hash(_)) => None,
+            (Self::Sparse(map), key) => map.get(&key).copied(),
+        }
+    }
+
+    fn become_sparse(&mut self) -> &mut HashMap<Key, u16> {
+        if let Self::Dense { base, slots, used } = self {
+            let mut map = HashMap::with_capacity(*used);
+            // A range would overflow behind the largest key there is.
+            let mut number = *base;
+            for partition in slots.iter() {
+                if *partition != NO_PARTITION {
+                    map.insert(Key::Integer(number), *partition);
+                }
+                number = number.wrapping_add(1);
+            }
+            *self = Self::Sparse(map);
+        }
+        match self {
+            Self::Sparse(map) => map,
+            Self::Dense { .. } => unreachable!("it has just become sparse"),
+        }
+    }
+}
+
+/// The slot of `number`, after growing the array to either side; `None` when it would be too thin.
+fn make_room(base: &mut i64, slots: &mut Vec<u16>, used: usize, number: i64) -> Option<usize> {
+    let bearable = |length: usize| length <= ALWAYS_DENSE || length / SLOTS_PER_KEY <= used + 1;
+    if slots.is_empty() {
+        *base = number;
+    }
+    if number < *base {
+        let missing = usize::try_from(base.checked_sub(number)?).ok()?;
+        let length = slots.len().checked_add(missing)?;
+        if !bearable(length) {
+            return None;
+        }
+        // Half as much again, so that keys that come in falling order do not move the array each time.
+        let spare = i64::try_from(length / 2).ok()?;
+        let front = number.checked_sub(spare).unwrap_or(number);
+        let added = usize::try_from(base.checked_sub(front)?).ok()?;
+        slots.splice(0..0, std::iter::repeat_n(NO_PARTITION, added));
+        *base = front;
+    }
+    let at = usize::try_from(number.checked_sub(*base)?).ok()?;
+    if at >= slots.len() {
+        if !bearable(at.checked_add(1)?) {
+            return None;
+        }
+        slots.resize(at + 1, NO_PARTITION);
+    }
+    Some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_map_knows_what_was_put_into_it_whatever_the_order_and_density(
+            keys in prop::collection::vec(prop_oneof![
+                4 => -2000_i64..2000,
+                1 => any::<i64>(),
+                1 => prop::sample::select(vec![i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 0]),
+                2 => (0_i64..200_000).prop_map(|n| 5_000_000 - n),
+            ], 0..80),
+        ) {
+            let mut map = KeyMap::default();
+            let mut model = BTreeMap::new();
+            for (n, key) in keys.iter().enumerate() {
+                let partition = u16::try_from(n % 1000).unwrap();
+                map.insert(Key::Integer(*key), partition);
+                model.insert(*key, partition);
+            }
+            for key in keys.iter().flat_map(|key| [key.saturating_sub(1), *key, key.saturating_add(1)]) {
+                prop_assert_eq!(map.get(Key::Integer(key)), model.get(&key).copied());
+            }
+            prop_assert_eq!(map.get(Key::Hash([1; 16])), None);
+        }
+    }
+
+    #[test]
+    fn dense_keys_take_two_bytes_each_and_sparse_ones_leave_the_array() {
+        let mut map = KeyMap::default();
+        for key in 1..=500_000 {
+            map.insert(Key::Integer(key), 3);
+        }
+        let KeyMap::Dense { slots, .. } = &map else {
+            panic!("dense keys belong into the array");
+        };
+        assert_eq!(slots.len(), 500_000);
+        map.insert(Key::Integer(1 << 60), 4);
+        assert!(matches!(&map, KeyMap::Sparse(map) if map.len() == 500_001));
+        assert_eq!(map.get(Key::Integer(77)), Some(3));
+        assert_eq!(map.get(Key::Integer(1 << 60)), Some(4));
+    }
+}

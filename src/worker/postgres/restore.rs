@@ -1,0 +1,183 @@
+//! Reading a backup back: each file checked while it is read, and some customers' rows restored from their partitions alone.
+//! Used by VerifyBackup (every file) and by the ways back (the partitions of a group or a cohort).
+//! Must not let a row of a damaged file count: the caller commits only when a file was read to its checked end.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tokio_postgres::Transaction;
+
+use super::identifier::{TableName, quote_identifiers};
+use super::manifest::{Manifest, PartitionFile, TableBackup, blocker};
+use super::partition::{Routed, Router};
+use super::relay::{Batches, head, tail};
+use super::routing_key::{Key, KeyType};
+use super::row::{Framing, RowError, Sum, row_hash};
+use crate::contract::{Finding, exit};
+use crate::worker::error::Error;
+use crate::worker::storage::{Reader, Storage, StorageError};
+
+/// `copy …` without its direction, for the columns that a backup has of a table.
+pub fn copy_target(routed: &Routed) -> String {
+    let columns = routed.columns.iter().map(|column| column.name.as_str());
+    let name = TableName::from(&routed.name);
+    format!("copy {} ({})", name.sql(), quote_identifiers(columns))
+}
+
+/// A file of a backup being read and checked.
+pub struct PartReader<'f> {
+    reader: Reader,
+    framing: Framing,
+    expected: &'f PartitionFile,
+    sum: Sum,
+    table: String,
+}
+
+impl<'f> PartReader<'f> {
+    pub async fn open(storage: &Storage, table: &TableBackup, file: &'f PartitionFile) -> Result<Self, Error> {
+        let name = table.name().to_string();
+        let reader = match storage.get_stream(&file.file.path).await {
+            Err(StorageError::Missing { path }) => {
+                let message = format!("{path} is not in storage; take a new backup.");
+                return Err(refused("BackupFileMissing", &name, message));
+            }
+            opened => opened?,
+        };
+        Ok(Self {
+            reader,
+            framing: Framing::new(table.routed.format, table.routed.columns.len()),
+            expected: file,
+            sum: Sum::default(),
+            table: name,
+        })
+    }
+
+    /// The next row; `None` once the whole file was read and is what Backup wrote.
+    pub async fn next_row(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match self.framing.next_row() {
+                Ok(Some(row)) => {
+                    self.sum.add(row_hash(&row));
+                    return Ok(Some(row));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(self.damaged(&error.to_string())),
+            }
+            match self.reader.next().await? {
+                Some(piece) => self.framing.feed(piece),
+                None => return self.check_end().map(|()| None),
+            }
+        }
+    }
+
+    /// Reads what is left, for the verdict on the file alone.
+    pub async fn skip_rows(&mut self) -> Result<(), Error> {
+        while self.next_row().await?.is_some() {}
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), Error> {
+        let read = self.reader.read_so_far();
+        if read.bytes != self.expected.file.bytes {
+            let (found, expected) = (read.bytes, self.expected.file.bytes);
+            return Err(self.damaged(&format!("it has {found} bytes instead of {expected}")));
+        }
+        if read.digest != self.expected.file.digest {
+            return Err(self.damaged("its digest differs"));
+        }
+        self.framing.finish().map_err(|error| self.damaged(&error.to_string()))?;
+        if self.sum == self.expected.sum {
+            return Ok(());
+        }
+        Err(self.damaged("its rows are not those that were counted"))
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        let path = &self.expected.file.path;
+        let message = format!("{path} is damaged: {what}. Take a new backup.");
+        refused("BackupFileDamaged", &self.table, message)
+    }
+}
+
+fn refused(code: &str, table: &str, message: String) -> Error {
+    Error::refused(exit::DATA_DIFFERS, blocker(code, table, message))
+}
+
+/// The findings of a refusal; any other error goes on.
+pub fn findings_of(error: Error) -> Result<Vec<Finding>, Error> {
+    match error {
+        Error::Refused { findings, .. } => Ok(findings),
+        other => Err(other),
+    }
+}
+
+/// The keys that a query of one column returns, as a backup knows them.
+pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query: &str) -> Result<HashSet<Key>, Error> {
+    let rows = |source: RowError| Error::Rows { source };
+    let Some(root) = manifest.owned().next() else {
+        return Ok(HashSet::new());
+    };
+    let (format, columns) = (root.routed.format, &root.routed.columns);
+    let key_type = columns
+        .iter()
+        .find(|column| column.name == manifest.root_key)
+        .map_or(KeyType::Exact, |column| KeyType::of(&column.type_name));
+    let copy = format!("copy ({query}) to stdout {}", format.copy_options());
+    let failed = || Error::database("read the keys of the customers to restore");
+    let stream = transaction.copy_out(&copy).await.map_err(failed())?;
+    let mut stream = std::pin::pin!(stream);
+    let mut framing = Framing::new(format, 1);
+    let mut keys = HashSet::new();
+    while let Some(piece) = stream.try_next().await.map_err(failed())? {
+        framing.feed(piece);
+        while let Some(row) = framing.next_row().map_err(rows)? {
+            keys.extend(Key::of_single(&row, key_type, format).map_err(rows)?);
+        }
+    }
+    framing.finish().map_err(rows)?;
+    Ok(keys)
+}
+
+/// Copies the rows of these customers into the tables of the same name, reading only the partitions that hold them.
+///
+/// The caller has removed what is there, has switched off triggers where they must not fire, and commits only if this succeeds.
+pub async fn restore_customers(
+    transaction: &Transaction<'_>,
+    (storage, manifest): (&Storage, &Manifest),
+    keys: HashSet<Key>,
+) -> Result<Vec<(TableName, Sum)>, Error> {
+    let partitions: BTreeSet<u16> = keys.iter().map(|key| key.partition(manifest.partitions)).collect();
+    let owned: Vec<Routed> = manifest.owned().map(|table| table.routed.clone()).collect();
+    let mut router = Router::only(&owned, &manifest.root_key, keys);
+    let mut restored = Vec::new();
+    for (at, table) in manifest.owned().enumerate() {
+        let format = table.routed.format;
+        let copy = format!("{} from stdin {}", copy_target(&table.routed), format.copy_options());
+        let sink = transaction.copy_in(&copy).await.map_err(Error::database(format!("restore {}", table.name())))?;
+        let mut into = Batches::into_table(sink, &table.name());
+        into.push(head(format)).await?;
+        let mut sum = Sum::default();
+        for file in &table.files {
+            if !partitions.contains(&file.partition) {
+                continue;
+            }
+            let mut part = PartReader::open(storage, table, file).await?;
+            while let Some(row) = part.next_row().await? {
+                let partition = router.route(at, &row).map_err(|source| Error::Rows { source })?;
+                if partition == 0 {
+                    sum.add(row_hash(&row));
+                    into.push(&row).await?;
+                }
+            }
+        }
+        into.push(tail(format)).await?;
+        let landed = into.finish().await?;
+        if landed != sum.rows {
+            return Err(Error::RowsLost { table: table.name().to_string(), sent: sum.rows, landed });
+        }
+        router.finish_table(at);
+        restored.push((table.name(), sum));
+    }
+    Ok(restored)
+}

@@ -1,0 +1,463 @@
+//! Backup: every table of the dataset read once in one snapshot, each row into the partition of its customer; with schema,
+//! sequences and includes. Run by the migration before anything else touches a row.
+//! Must not write to a database, and must not leave anything that looks complete before it is: the manifest comes last.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use futures::TryStreamExt;
+
+use super::cohort::{milliseconds, signed};
+use crate::contract::{Finding, Report, ReportResult, Severity, Side, exit};
+use crate::worker::postgres::identifier::TableName;
+use crate::worker::postgres::manifest::{
+    self, IncludeBackup, Manifest, PartitionFile, SchemaBackup, SequenceBackup, TableBackup, blocker,
+};
+use crate::worker::postgres::model::{Catalog, Scope, Table, TableKind};
+use crate::worker::postgres::partition::{Routed, Router, partition_count};
+use crate::worker::postgres::restore::copy_target;
+use crate::worker::postgres::row::{Framing, RowError, Sum};
+use crate::worker::postgres::session::Session;
+use crate::worker::postgres::spool::Spool;
+use crate::worker::postgres::{dump, sequence};
+use crate::worker::storage::{Storage, StorageError, Stored};
+use crate::worker::{Error, Job};
+
+/// A ConfigMap holds 1 MiB at most.
+const MAX_INCLUDE_BYTES: u64 = 16 << 20;
+/// How often a table may be created or dropped between looking and locking before the attempt is given up.
+const LOCK_TRIES: usize = 5;
+
+pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
+    let started = Instant::now();
+    let storage = job.storage()?;
+    let attempt = attempt_folder(job, job.input.attempt);
+    if let Some(found) = Manifest::find(&storage, &manifest_path(&attempt)).await? {
+        return Ok(report(&attempt, &found));
+    }
+    let includes = find_includes(&job.mounts.include, includes)?;
+    let session = job.reader(Side::Source).await?;
+    let snapshot = Snapshot::take(job, &session).await?;
+    let backup = Backup { job, storage, session, folder: format!("{attempt}/{}", snapshot.run) };
+    let manifest = backup.write(snapshot, includes).await?;
+    backup.prove_complete(&manifest).await?;
+    let found = backup.publish(manifest, &attempt).await?;
+    backup.remove_leftovers(&found.0).await;
+    let mut report = report(&attempt, &found);
+    report.timings.insert("backup".into(), milliseconds(started));
+    Ok(report)
+}
+
+fn attempt_folder(job: &Job, attempt: i64) -> String {
+    format!("{}/{attempt}", migration_folder(job))
+}
+
+fn migration_folder(job: &Job) -> String {
+    format!("backup/{}", job.input.migration.uid)
+}
+
+fn manifest_path(attempt_folder: &str) -> String {
+    format!("{attempt_folder}/manifest.json")
+}
+
+/// What is read, and the moment at which.
+struct Snapshot {
+    catalog: Catalog,
+    scope: Scope,
+    /// For `pg_dump`.
+    id: String,
+    taken_at: String,
+    /// Keeps two pods that run the same attempt apart.
+    run: String,
+}
+
+impl Snapshot {
+    /// Locked before the snapshot is taken: a TRUNCATE or a rewrite in between would show empty tables to it.
+    async fn take(job: &Job, session: &Session) -> Result<Self, Error> {
+        for _ in 0..LOCK_TRIES {
+            let (_, expected) = job.scope(session).await?;
+            session.run("begin the snapshot", "begin isolation level repeatable read read only").await?;
+            let names: Vec<String> = expected.tables().map(|table| table.name.sql()).collect();
+            let lock = format!("lock table {} in access share mode", names.join(", "));
+            match session.run("lock the tables of the dataset", &lock).await {
+                Ok(()) => {}
+                Err(Error::Database { source, .. }) if source.sqlstate.as_deref() == Some("42P01") => {
+                    session.run("give the snapshot up", "rollback").await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let snapshot = Self::export(job, session).await?;
+            if same_tables(&snapshot.scope, &expected) {
+                return Ok(snapshot);
+            }
+            session.run("give the snapshot up", "rollback").await?;
+        }
+        Err(Error::LockNotGranted { what: "the tables of the dataset, which keep changing".into() })
+    }
+
+    async fn export(job: &Job, session: &Session) -> Result<Self, Error> {
+        let row = session
+            .query_one(
+                "select pg_catalog.pg_export_snapshot(), \
+                   pg_catalog.to_char(pg_catalog.now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), \
+                   pg_catalog.left(pg_catalog.gen_random_uuid()::text, 8)",
+                &[],
+            )
+            .await
+            .map_err(Error::database("take a snapshot of the source"))?;
+        let (catalog, scope) = job.scope(session).await?;
+        Ok(Self { catalog, scope, id: row.get(0), taken_at: row.get(1), run: row.get(2) })
+    }
+}
+
+fn same_tables(one: &Scope, other: &Scope) -> bool {
+    let shape = |scope: &Scope| -> Vec<_> {
+        scope.tables().map(|table| (table.name.clone(), table.columns.clone(), table.partitions.clone())).collect()
+    };
+    shape(one) == shape(other)
+}
+
+struct Backup<'j> {
+    job: &'j Job,
+    storage: Storage,
+    session: Session,
+    /// Of this run alone.
+    folder: String,
+}
+
+impl Backup<'_> {
+    async fn write(&self, snapshot: Snapshot, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Manifest, Error> {
+        let schema = self.write_schema(&snapshot).await?;
+        let scope = &snapshot.scope;
+        self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
+        let largest = scope.owned.iter().map(|owned| owned.table.bytes).max();
+        let partitions = partition_count(largest.unwrap_or(0));
+        let mut tables = self.write_owned(scope, partitions).await?;
+        for reference in &scope.reference {
+            let routed = Routed::of_table(&reference.table, reference.format);
+            let source = (&reference.table, &routed);
+            let files = self.write_table(source, 1, |_| Ok(0)).await?;
+            tables.push(table_backup(routed, files, None));
+        }
+        // Sequences know no snapshot: read behind the data, they are never behind it.
+        let sequences = self.read_sequences(scope, &snapshot.catalog).await?;
+        Ok(Manifest {
+            v: manifest::VERSION,
+            migration: self.job.input.migration.clone(),
+            attempt: self.job.input.attempt,
+            taken_at: snapshot.taken_at,
+            server_version: snapshot.catalog.server_version,
+            partitions,
+            root_key: scope.root_key.clone(),
+            tables,
+            schema,
+            sequences,
+            includes: self.write_includes(includes).await?,
+        })
+    }
+
+    async fn write_schema(&self, snapshot: &Snapshot) -> Result<SchemaBackup, Error> {
+        let uri = self.job.uri(Side::Source)?;
+        let dump = dump::whole_schema(uri, &snapshot.id, &self.job.mounts.scratch).await?;
+        let roles = self
+            .session
+            .query("select rolname::text from pg_catalog.pg_roles where rolname !~ '^pg_' order by 1", &[])
+            .await
+            .map_err(Error::database("read the names of roles"))?;
+        Ok(SchemaBackup {
+            pre_data: self.put("schema/pre-data.sql", dump.pre_data).await?,
+            post_data: self.put("schema/post-data.sql", dump.post_data).await?,
+            roles: roles.iter().map(|row| row.get(0)).collect(),
+            facts: dump::facts(&*self.session).await?,
+        })
+    }
+
+    async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<Stored, Error> {
+        let path = format!("{}/{path}", self.folder);
+        Ok(self.storage.put_bytes(&path, bytes).await?)
+    }
+
+    async fn write_owned(&self, scope: &Scope, partitions: u16) -> Result<Vec<TableBackup>, Error> {
+        let routed = Routed::of_scope(scope);
+        let mut router = Router::new(&routed, &scope.root_key, partitions);
+        let mut tables = Vec::new();
+        for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
+            let source = (&owned.table, &routed);
+            // One more, for the rows that reach no customer: they are kept too.
+            let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
+            router.finish_table(at);
+            tables.push(table_backup(routed, files, Some(partitions)));
+        }
+        Ok(tables)
+    }
+
+    /// Reads a table once and stores its rows where `place` puts them.
+    async fn write_table(
+        &self,
+        (table, routed): (&Table, &Routed),
+        parts: u16,
+        mut place: impl FnMut(&[u8]) -> Result<u16, RowError>,
+    ) -> Result<Vec<PartitionFile>, Error> {
+        let reading = || Error::database(format!("read {}", table.name));
+        let rows = |source: RowError| Error::Rows { source };
+        let statement = copy_statement(table, routed);
+        let stream = self.session.copy_out(&statement).await.map_err(reading())?;
+        let mut stream = std::pin::pin!(stream);
+        let mut framing = Framing::new(routed.format, routed.columns.len());
+        let mut spool = Spool::new(&self.job.mounts.scratch, parts, routed.format);
+        while let Some(piece) = stream.try_next().await.map_err(reading())? {
+            framing.feed(piece);
+            let before = framing.rows();
+            while let Some(row) = framing.next_row().map_err(rows)? {
+                if spool.push(place(&row).map_err(rows)?, &row) {
+                    spool.spill().await?;
+                }
+            }
+            self.job.progress.advance(framing.rows() - before);
+        }
+        framing.finish().map_err(rows)?;
+        let folder = format!("{}/{}", self.folder, table_folder(&table.name));
+        let named = |partition: u16| format!("{folder}/{}.copy", part_name(partition, parts));
+        let stored = spool.store(&self.storage, named).await?;
+        Ok(stored
+            .into_iter()
+            .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
+            .collect())
+    }
+
+    async fn read_sequences(&self, scope: &Scope, catalog: &Catalog) -> Result<Vec<SequenceBackup>, Error> {
+        let mut sequences = Vec::new();
+        for sequence in scope.sequences(catalog) {
+            let state = sequence::read(&*self.session, &sequence.name).await?;
+            sequences.push(SequenceBackup {
+                schema: sequence.name.schema.clone(),
+                name: sequence.name.name.clone(),
+                last_value: state.last,
+                is_called: state.called,
+            });
+        }
+        Ok(sequences)
+    }
+
+    async fn write_includes(&self, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Vec<IncludeBackup>, Error> {
+        let mut stored = Vec::new();
+        for (name, paths) in includes {
+            let mut files = Vec::new();
+            for path in paths {
+                let bytes = std::fs::read(&path).map_err(include_error(&name))?;
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                files.push(self.put(&format!("include/{name}/{file}"), bytes).await?);
+            }
+            stored.push(IncludeBackup { name, files });
+        }
+        Ok(stored)
+    }
+
+    /// Another run may have removed files of this one as leftovers, if it believed this one dead.
+    async fn prove_complete(&self, manifest: &Manifest) -> Result<(), Error> {
+        let listed = self.storage.list(&self.folder).await?;
+        let present: BTreeMap<String, u64> = listed.into_iter().collect();
+        match manifest.files().find(|file| present.get(&file.path) != Some(&file.bytes)) {
+            None => Ok(()),
+            Some(_) => Err(Error::NewerAttempt { subject: format!("the backup of {}", self.job.input.migration.name) }),
+        }
+    }
+
+    /// Of two runs of one attempt the first to come here has made the backup; the other reports it too.
+    async fn publish(&self, manifest: Manifest, attempt: &str) -> Result<(Manifest, String), Error> {
+        let path = manifest_path(attempt);
+        match self.storage.put_new_bytes(&path, manifest.to_json()?).await {
+            Ok(stored) => Ok((manifest, stored.digest)),
+            Err(StorageError::Exists { .. }) => {
+                let found = Manifest::find(&self.storage, &path).await?;
+                found.ok_or_else(|| StorageError::Missing { path }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Files of runs that never became a backup: of earlier attempts, and of this one beside the published run.
+    async fn remove_leftovers(&self, published: &Manifest) {
+        if let Err(error) = self.try_remove_leftovers(published).await {
+            tracing::warn!(error = %crate::worker::error::spoken_chain_unbounded(&error), "files of unfinished backups stay in storage");
+        }
+    }
+
+    async fn try_remove_leftovers(&self, published: &Manifest) -> Result<(), Error> {
+        let root = migration_folder(self.job);
+        let ours = self.job.input.attempt;
+        let kept: std::collections::BTreeSet<&str> = published.files().map(|file| file.path.as_str()).collect();
+        let files = self.storage.list(&root).await?;
+        let attempt_of = |path: &str| -> Option<i64> {
+            path.strip_prefix(&root)?.trim_start_matches('/').split('/').next()?.parse().ok()
+        };
+        let complete: std::collections::BTreeSet<i64> = files
+            .iter()
+            .filter(|(path, _)| path.ends_with("/manifest.json"))
+            .filter_map(|(path, _)| {
+                attempt_of(path).filter(|attempt| *path == manifest_path(&attempt_folder(self.job, *attempt)))
+            })
+            .collect();
+        for (path, _) in &files {
+            let Some(attempt) = attempt_of(path) else {
+                continue;
+            };
+            let abandoned = attempt < ours && !complete.contains(&attempt);
+            let beside = attempt == ours
+                && !kept.contains(path.as_str())
+                && *path != manifest_path(&attempt_folder(self.job, ours));
+            if abandoned || beside {
+                self.storage.delete(path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table_backup(routed: Routed, files: Vec<PartitionFile>, unowned: Option<u16>) -> TableBackup {
+    let mut sum = Sum::default();
+    let mut without_customer = 0;
+    for file in &files {
+        sum.merge(file.sum);
+        if Some(file.partition) == unowned {
+            without_customer = file.sum.rows;
+        }
+    }
+    TableBackup { routed, owned: unowned.is_some(), sum, without_customer, files }
+}
+
+fn copy_statement(table: &Table, routed: &Routed) -> String {
+    let options = routed.format.copy_options();
+    match table.kind {
+        TableKind::Ordinary => format!("{} to stdout {options}", copy_target(routed)),
+        // COPY refuses a partitioned table itself.
+        TableKind::Partitioned => format!("copy ({}) to stdout {options}", table.select_all()),
+    }
+}
+
+/// The last part of an owned table is that of rows without a customer.
+fn part_name(partition: u16, parts: u16) -> String {
+    match (partition, parts) {
+        (_, 1) => "whole".into(),
+        (last, parts) if last + 1 == parts => "unowned".into(),
+        (partition, _) => format!("{partition:04}"),
+    }
+}
+
+/// `schema.table`, readable and safe as the name of a folder; other names get a suffix that tells them apart.
+fn table_folder(name: &TableName) -> String {
+    let plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if plain(&name.schema) && plain(&name.name) {
+        return name.to_string();
+    }
+    let readable: String = name
+        .to_string()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '_' })
+        .take(100)
+        .collect();
+    let exact = [name.schema.as_bytes(), b"\0", name.name.as_bytes()].concat();
+    format!("{readable}-{:016x}", xxhash_rust::xxh3::xxh3_64(&exact))
+}
+
+/// The files of each include; a ConfigMap's folder also has entries that begin with two dots, which are its machinery.
+fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
+    let mut includes = Vec::new();
+    for name in names {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(Error::Input { reason: "the name of a backup include is no plain name".into() });
+        }
+        let folder = mount.join(name);
+        let entries = std::fs::read_dir(&folder).map_err(|_| {
+            Error::refused(
+                exit::INPUT_MISSING,
+                blocker("IncludeMissing", name, "The backup include is not mounted; its ConfigMap must exist."),
+            )
+        })?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(include_error(name))?.path();
+            let machinery = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."));
+            let metadata = std::fs::metadata(&path).map_err(include_error(name))?;
+            if machinery || !metadata.is_file() {
+                continue;
+            }
+            if metadata.len() > MAX_INCLUDE_BYTES {
+                return Err(include_error(name)(std::io::ErrorKind::FileTooLarge.into()));
+            }
+            files.push(path);
+        }
+        files.sort();
+        includes.push((name.clone(), files));
+    }
+    Ok(includes)
+}
+
+fn include_error(name: &str) -> impl Fn(std::io::Error) -> Error {
+    let attempted = format!("read the backup include {name}");
+    move |source| Error::File { attempted: attempted.clone(), source }
+}
+
+fn report(attempt: &str, (manifest, digest): &(Manifest, String)) -> Report {
+    let mut report = Report::new(ReportResult::Pass);
+    report.evidence_uri = Some(manifest_path(attempt));
+    report.digest = Some(digest.clone());
+    let tables = &manifest.tables;
+    for (name, count) in [
+        ("tables", tables.len() as u64),
+        ("rows", tables.iter().map(|table| table.sum.rows).sum()),
+        ("rowsWithoutCustomer", tables.iter().map(|table| table.without_customer).sum()),
+        ("partitions", u64::from(manifest.partitions)),
+        ("files", manifest.files().count() as u64),
+        ("bytes", manifest.files().map(|file| file.bytes).sum()),
+        ("includes", manifest.includes.len() as u64),
+    ] {
+        report.counts.insert(name.into(), signed(count));
+    }
+    report.findings = tables
+        .iter()
+        .filter(|table| table.without_customer > 0)
+        .map(|table| Finding {
+            severity: Severity::Warning,
+            code: "RowsWithoutCustomer".into(),
+            object: table.name().to_string(),
+            message: format!(
+                "{} rows reach no customer. They are in the backup, in a partition of their own, but no cohort will move them.",
+                table.without_customer
+            ),
+        })
+        .collect();
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_folder_is_readable_safe_and_its_own() {
+        let folder = |schema: &str, table: &str| table_folder(&TableName::new(schema, table));
+        assert_eq!(folder("public", "deal_contact"), "public.deal_contact");
+        let names = [
+            folder("a.b", "c"),
+            folder("a", "b.c"),
+            folder("a", "B.c"),
+            folder("a", "../../etc"),
+            folder("a", &"ü".repeat(31)),
+        ];
+        for (at, name) in names.iter().enumerate() {
+            assert!(name.len() < 130 && !name.contains('/'), "{name}");
+            assert!(!names[..at].contains(name));
+        }
+    }
+
+    #[test]
+    fn the_partition_of_rows_without_a_customer_is_told_by_its_name() {
+        assert_eq!(part_name(0, 1), "whole");
+        assert_eq!(part_name(0, 2), "0000");
+        assert_eq!(part_name(1, 2), "unowned");
+        assert_eq!(part_name(1023, 1025), "1023");
+    }
+}
