@@ -4,6 +4,7 @@ mod assess;
 mod backup;
 mod base;
 mod ending;
+mod check;
 mod fence;
 mod job;
 mod moving;

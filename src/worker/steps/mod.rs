@@ -3,6 +3,8 @@
 pub mod assess;
 mod audit;
 pub mod backup;
+mod backup_include;
+mod backup_place;
 pub mod check;
 pub mod cleanup;
 pub mod cohort;
