@@ -5,11 +5,7 @@ use godwit::contract::{Owner, ReportResult, Severity, Side, Task, exit};
 use crate::moving::{CANARY, Done, World};
 
 async fn measure(world: &World, query: &str) -> Done {
-    let task = Task::SqlCheck {
-        side: Side::Source,
-        query: query.into(),
-        timeout_seconds: 1,
-    };
+    let task = Task::SqlCheck { side: Side::Source, query: query.into(), timeout_seconds: 1 };
     world.run("canary", 1, task).await
 }
 
@@ -18,10 +14,7 @@ async fn the_first_column_of_each_row_is_a_value_whatever_its_number_type() {
     let world = World::new().await;
     for (query, values) in [
         ("select count(*) from public.account", vec![60.0]),
-        (
-            "select 1.5::numeric, 'x' union all select 2, 'y' order by 1 -- sorted",
-            vec![1.5, 2.0],
-        ),
+        ("select 1.5::numeric, 'x' union all select 2, 'y' order by 1 -- sorted", vec![1.5, 2.0]),
         ("select true;", vec![1.0]),
         ("values (-1::smallint), (2.5e3)", vec![-1.0, 2500.0]),
         ("select length(current_setting('godwit.cohort'))", vec![6.0]),
@@ -34,9 +27,7 @@ async fn the_first_column_of_each_row_is_a_value_whatever_its_number_type() {
         found.sort_by(f64::total_cmp);
         assert_eq!(found, values, "{query}");
     }
-    let many = measure(&world, "select generate_series(1, 1000)")
-        .await
-        .passed();
+    let many = measure(&world, "select generate_series(1, 1000)").await.passed();
     assert_eq!(many.values.len(), 100);
 }
 
@@ -46,19 +37,10 @@ async fn a_query_can_neither_write_nor_leave_its_transaction_nor_run_for_ever() 
     world.source("create function renames() returns int language sql as 'update public.account set name = ''hacked'' returning 1'");
     for (query, code) in [
         ("delete from public.note", exit::MISCONFIGURED),
-        (
-            "with gone as (delete from public.note returning 1) select count(*) from gone",
-            exit::MISCONFIGURED,
-        ),
+        ("with gone as (delete from public.note returning 1) select count(*) from gone", exit::MISCONFIGURED),
         ("select public.renames()", exit::TRY_AGAIN),
-        (
-            "select 1; commit; delete from public.note",
-            exit::MISCONFIGURED,
-        ),
-        (
-            "select 1) as x; commit; delete from public.note; select * from (select 1",
-            exit::MISCONFIGURED,
-        ),
+        ("select 1; commit; delete from public.note", exit::MISCONFIGURED),
+        ("select 1) as x; commit; delete from public.note; select * from (select 1", exit::MISCONFIGURED),
         ("select pg_sleep(60)", exit::TRY_AGAIN),
         ("select 1 from nowhere", exit::INPUT_MISSING),
         ("select name from public.account", exit::MISCONFIGURED),
@@ -71,27 +53,15 @@ async fn a_query_can_neither_write_nor_leave_its_transaction_nor_run_for_ever() 
         assert!(!text.contains("a1"), "a customer's name in {text}");
     }
     assert_eq!(world.number(Side::Source, "select count(*) from note"), 900);
-    assert_eq!(
-        world.number(
-            Side::Source,
-            "select count(*) from account where name = 'hacked'"
-        ),
-        0
-    );
+    assert_eq!(world.number(Side::Source, "select count(*) from account where name = 'hacked'"), 0);
 }
 
 #[tokio::test]
 async fn the_integrity_of_a_cohort_is_measured_on_the_side_that_owns_it() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);
-    let sound = world
-        .run("canary", 1, Task::IntegrityCheck {})
-        .await
-        .passed();
-    assert_eq!(
-        (sound.values, sound.owner),
-        (vec![0.0], Some(Owner::Source))
-    );
+    let sound = world.run("canary", 1, Task::IntegrityCheck {}).await.passed();
+    assert_eq!((sound.values, sound.owner), (vec![0.0], Some(Owner::Source)));
 
     // One link of the cohort and one of another customer lose their contact, as only a replica's rights allow.
     let orphan = |account: i64| {
@@ -108,43 +78,17 @@ async fn the_integrity_of_a_cohort_is_measured_on_the_side_that_owns_it() {
         ));
     };
     lose(50);
-    let sound = world
-        .run("canary", 1, Task::IntegrityCheck {})
-        .await
-        .passed();
-    assert_eq!(
-        sound.values,
-        [0.0],
-        "another customer's rows are not the cohort's"
-    );
+    let sound = world.run("canary", 1, Task::IntegrityCheck {}).await.passed();
+    assert_eq!(sound.values, [0.0], "another customer's rows are not the cohort's");
     lose(11);
-    let broken = world
-        .run("canary", 1, Task::IntegrityCheck {})
-        .await
-        .passed();
+    let broken = world.run("canary", 1, Task::IntegrityCheck {}).await.passed();
     assert!(broken.values[0] > 0.0);
-    assert!(
-        broken
-            .findings
-            .iter()
-            .all(|finding| finding.severity == Severity::Warning)
-    );
-    assert!(
-        broken
-            .findings
-            .iter()
-            .any(|finding| finding.object == "public.deal_contact")
-    );
+    assert!(broken.findings.iter().all(|finding| finding.severity == Severity::Warning));
+    assert!(broken.findings.iter().any(|finding| finding.object == "public.deal_contact"));
 
     world.target("update godwit.ownership set owner = 'Target' where entry = 16");
-    let on_target = world
-        .run("canary", 1, Task::IntegrityCheck {})
-        .await
-        .passed();
-    assert_eq!(
-        (on_target.values, on_target.owner),
-        (vec![0.0], Some(Owner::Target))
-    );
+    let on_target = world.run("canary", 1, Task::IntegrityCheck {}).await.passed();
+    assert_eq!((on_target.values, on_target.owner), (vec![0.0], Some(Owner::Target)));
     world.target("update godwit.ownership set owner = 'None' where entry = 16");
     let switching = world.run("canary", 1, Task::IntegrityCheck {}).await;
     assert_eq!(switching.code, exit::TRY_AGAIN);

@@ -3,8 +3,8 @@
 mod assess;
 mod backup;
 mod base;
-mod ending;
 mod check;
+mod ending;
 mod fence;
 mod job;
 mod moving;

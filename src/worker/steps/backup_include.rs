@@ -15,27 +15,19 @@ pub fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<
     let mut includes = Vec::new();
     for name in names {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return Err(Error::Input {
-                reason: "the name of a backup include is no plain name".into(),
-            });
+            return Err(Error::Input { reason: "the name of a backup include is no plain name".into() });
         }
         let folder = mount.join(name);
         let entries = std::fs::read_dir(&folder).map_err(|_| {
             Error::refused(
                 exit::INPUT_MISSING,
-                blocker(
-                    "IncludeMissing",
-                    name,
-                    "The backup include is not mounted; its ConfigMap must exist.",
-                ),
+                blocker("IncludeMissing", name, "The backup include is not mounted; its ConfigMap must exist."),
             )
         })?;
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(include_error(name))?.path();
-            let machinery = path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(".."));
+            let machinery = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."));
             let metadata = std::fs::metadata(&path).map_err(include_error(name))?;
             if machinery || !metadata.is_file() {
                 continue;
@@ -53,8 +45,5 @@ pub fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<
 
 pub fn include_error(name: &str) -> impl Fn(std::io::Error) -> Error {
     let attempted = format!("read the backup include {name}");
-    move |source| Error::File {
-        attempted: attempted.clone(),
-        source,
-    }
+    move |source| Error::File { attempted: attempted.clone(), source }
 }

@@ -24,11 +24,7 @@ impl Place {
             storage,
             migration: input.migration.clone(),
             attempt: input.attempt,
-            run_folder: format!(
-                "{}/{}/{run}",
-                migration_folder(&input.migration),
-                input.attempt
-            ),
+            run_folder: format!("{}/{}/{run}", migration_folder(&input.migration), input.attempt),
         }
     }
 
@@ -62,9 +58,7 @@ impl Place {
         if manifest.files().all(is_there) {
             return Ok(());
         }
-        Err(Error::NewerAttempt {
-            subject: format!("the backup of {}", self.migration.name),
-        })
+        Err(Error::NewerAttempt { subject: format!("the backup of {}", self.migration.name) })
     }
 
     /// Removes files of runs that never became a backup: of earlier attempts, and of this one beside the published run.
@@ -79,11 +73,8 @@ impl Place {
     async fn try_remove_leftovers(&self, published: &Manifest) -> Result<(), Error> {
         let root = format!("{}/", migration_folder(&self.migration));
         let files = self.storage.list(&root).await?;
-        let attempt_of = |path: &str| -> Option<i64> {
-            path.strip_prefix(&root)?.split('/').next()?.parse().ok()
-        };
-        let is_manifest =
-            |path: &str, attempt: i64| path == manifest_path(&self.migration, attempt);
+        let attempt_of = |path: &str| -> Option<i64> { path.strip_prefix(&root)?.split('/').next()?.parse().ok() };
+        let is_manifest = |path: &str, attempt: i64| path == manifest_path(&self.migration, attempt);
         let complete: BTreeSet<i64> = files
             .iter()
             .filter_map(|(path, _)| attempt_of(path).filter(|attempt| is_manifest(path, *attempt)))
@@ -125,23 +116,14 @@ pub fn part_name(partition: u16, parts: u16) -> String {
 
 /// `schema.table`, readable and safe as the name of a folder; other names get a suffix that tells them apart.
 pub fn table_folder(name: &TableName) -> String {
-    let plain = |text: &str| {
-        text.bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
-    };
+    let plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     if plain(&name.schema) && plain(&name.name) {
         return name.to_string();
     }
     let readable: String = name
         .to_string()
         .chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() || letter == '.' {
-                letter
-            } else {
-                '_'
-            }
-        })
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '_' })
         .take(100)
         .collect();
     let exact = [name.schema.as_bytes(), b"\0", name.name.as_bytes()].concat();

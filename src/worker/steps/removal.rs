@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::cohort::{Cohort, Sides, blocker, signed};
+use super::cohort::{Cohort, Sides};
 use super::copy::chunks;
+use super::reporting::{blocker, signed};
 use crate::contract::{Owner, exit};
 use crate::worker::Error;
 use crate::worker::postgres::difference::Portion;
@@ -33,7 +34,7 @@ pub async fn remove(cohort: &Cohort<'_>, sides: &mut Sides, members: Members) ->
             blocker(
                 "NotOwnedBySource",
                 "godwit.ownership",
-                "The source does not own the cohort, so its rows on the target are not removed; freeze it and go back first.".into(),
+                "The source does not own the cohort, so its rows on the target are not removed; freeze it and go back first.",
             ),
         ));
     }
