@@ -106,7 +106,7 @@ impl World {
             fence::install(&mut session, side, &scope).await.unwrap();
         }
         world.target(
-            "update godwit.migration set baseline = '{\"tables\": {}}';
+            "update godwit.migration set baseline = '{\"tables\": {}, \"created\": [], \"dependencies\": []}';
              select setval(s.seqrelid::regclass, 1000000) from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
                where n.nspname = 'public' and c.relname <> 'mail_id_seq';",
         );

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 
 use super::backup_include::{Include, find_includes, include_error};
 use super::backup_place::{Place, manifest_path, part_name, table_folder};
-use super::cohort::{milliseconds, signed};
+use super::reporting::{milliseconds, signed};
 use crate::contract::{Finding, Report, ReportResult, Severity, Side};
 use crate::worker::postgres::manifest::{
     self, IncludeBackup, Manifest, PartitionFile, SchemaBackup, SequenceBackup, TableBackup,

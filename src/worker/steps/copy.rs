@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{Cohort, Sides, blocker, merge_sum, milliseconds, signed};
+use super::cohort::{Cohort, Sides, merge_sum};
+use super::reporting::{blocker, milliseconds, signed};
 use super::{references, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::landing::Landing;

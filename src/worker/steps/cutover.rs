@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART, milliseconds, signed};
+use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
+use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side};

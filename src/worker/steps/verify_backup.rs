@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures::TryStreamExt;
 
-use super::cohort::{milliseconds, signed};
+use super::reporting::{milliseconds, signed};
 use crate::contract::{EvidenceRef, Finding, Report, ReportResult, Severity};
 use crate::worker::error::Fault;
 use crate::worker::postgres::identifier::{TableName, quote_identifier, quote_literal};
