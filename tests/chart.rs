@@ -48,7 +48,7 @@ fn no_role_of_the_chart_names_secrets_or_everything() {
 /// What helm renders, or None where no helm is.
 fn rendered(arguments: &[&str]) -> Option<Vec<Value>> {
     let Some(helm) = std::env::var_os("GODWIT_HELM").filter(|path| Path::new(path).exists()) else {
-        println!("GODWIT_HELM names no helm: run `make test-chart`");
+        eprintln!("GODWIT_HELM names no helm: run `make test-chart`");
         return None;
     };
     let mut command = Command::new(helm);
