@@ -1,6 +1,5 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(clippy::large_futures, reason = "no stack here is small")]
 

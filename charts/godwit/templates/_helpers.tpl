@@ -59,6 +59,15 @@ app.kubernetes.io/part-of: godwit
 {{- end -}}
 {{- end -}}
 
+{{- /* Resources as the operator reads them: cpu=200m,memory=256Mi. */ -}}
+{{- define "godwit.quantities" -}}
+{{- $pairs := list -}}
+{{- range $name, $amount := . -}}
+{{- $pairs = append $pairs (printf "%s=%v" $name $amount) -}}
+{{- end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
 {{- /* What the operator does in every namespace it looks after. It can read no Secret. */ -}}
 {{- define "godwit.rules" -}}
 - apiGroups: [godwit.dev]
@@ -89,6 +98,10 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Where its namespace is being deleted too, no Job can put the databases in order any more.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 {{- range .Values.rbac.conditionReaders }}
 - apiGroups: {{ toJson .apiGroups }}
   resources: {{ toJson .resources }}
