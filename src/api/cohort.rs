@@ -89,7 +89,6 @@ pub struct MigrationRef {
 pub struct Select {
     /// Share of all customers: a whole number such as `1`, or a string such as `"0.1%"`; above 0, at most 100. Linked customers are taken as whole groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8))]
     pub percent: Option<IntOrString>,
     /// For `percent`: an SQL expression over the root table (alias `customer`); the lowest values are taken first. Default: smallest groups first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

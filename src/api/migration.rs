@@ -432,7 +432,7 @@ pub struct MigrationStatus {
     /// Generation of the spec that this status is about; -1 before the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Summary for people (may gain values): Assessing, BackingUp, VerifyingBackup, Preparing, Moving, Holding, Finalizing, Completed, Reverting, RolledBack, Stalled, Paused.
+    /// Summary for people (may gain values): Assessing, BackingUp, VerifyingBackup, Preparing, Moving, Holding, Finalizing, Completed, Reverting, RolledBack, Stalled, Paused, CleaningUp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub phase: Option<String>,
