@@ -19,10 +19,7 @@ pub mod contract;
 pub mod controller;
 pub mod metrics;
 pub mod plan;
-<<<<<<< ours
+pub mod reference;
 pub mod server;
 pub mod telemetry;
-=======
-pub mod reference;
->>>>>>> theirs
 pub mod worker;
