@@ -1,7 +1,6 @@
 //! Flags and environment: `godwit controller`, `godwit worker <step>`, `godwit crds`.
 //! Called by `main`. The only reader of the environment; everything else gets settings.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,14 +10,18 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api;
 use crate::build::PodSettings;
+use crate::contract::{
+    SOURCE_URI_ENV, STEP_ENV, StepInput, TARGET_URI_ENV, TERMINATION_PATH, TERMINATION_PATH_ENV, exit,
+};
 use crate::controller::{self, LeaseSettings, Settings};
 use crate::metrics::Metrics;
 use crate::server::{self, Readiness};
 use crate::telemetry::{self, LogFormat};
+use crate::worker;
+use crate::worker::storage::Credentials;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -35,6 +38,8 @@ pub struct Cli {
 enum Command {
     /// Run the operator.
     Controller(Box<ControllerArgs>),
+    /// Run one step inside a Job; its input is in the environment.
+    Worker(WorkerArgs),
     /// Write the CustomResourceDefinitions to a folder, or to standard output.
     Crds(CrdArgs),
 }
@@ -48,7 +53,7 @@ struct ControllerArgs {
     #[arg(long, env = "GODWIT_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
     #[command(flatten)]
-    jobs: JobArgs,
+    pods: PodArgs,
     #[command(flatten)]
     lease: LeaseArgs,
     /// Address of /livez, /readyz and /metrics.
@@ -63,40 +68,37 @@ struct ControllerArgs {
 
 /// The pods of the Jobs.
 #[derive(Debug, clap::Args)]
-struct JobArgs {
+struct PodArgs {
     /// Image of the Jobs' pods, usually the operator's own.
-    #[arg(long, env = "GODWIT_JOB_IMAGE")]
-    job_image: String,
+    #[arg(long, env = "GODWIT_WORKER_IMAGE")]
+    worker_image: String,
     /// Always, IfNotPresent or Never; the cluster's default when absent.
-    #[arg(long, env = "GODWIT_JOB_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
-    job_pull_policy: Option<String>,
+    #[arg(long, env = "GODWIT_WORKER_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    worker_pull_policy: Option<String>,
     /// Pull secrets in the migrations' namespaces, separated by commas.
-    #[arg(long, env = "GODWIT_JOB_PULL_SECRETS", value_delimiter = ',')]
-    job_pull_secrets: Vec<String>,
-    /// Requests, such as cpu=500m,memory=512Mi.
-    #[arg(long, env = "GODWIT_JOB_REQUESTS", value_delimiter = ',', value_parser = quantity)]
-    job_requests: Vec<(String, Quantity)>,
-    /// Limits, such as memory=2Gi.
-    #[arg(long, env = "GODWIT_JOB_LIMITS", value_delimiter = ',', value_parser = quantity)]
-    job_limits: Vec<(String, Quantity)>,
+    #[arg(long, env = "GODWIT_WORKER_PULL_SECRETS", value_delimiter = ',')]
+    worker_pull_secrets: Vec<String>,
+    /// Requests and limits as JSON, such as {"requests":{"cpu":"500m"},"limits":{"memory":"2Gi"}}.
+    #[arg(long, env = "GODWIT_WORKER_RESOURCES", value_parser = resources)]
+    worker_resources: Option<ResourceRequirements>,
     /// Priority class of the pods.
-    #[arg(long, env = "GODWIT_JOB_PRIORITY_CLASS")]
-    job_priority_class: Option<String>,
+    #[arg(long, env = "GODWIT_WORKER_PRIORITY_CLASS")]
+    worker_priority_class: Option<String>,
     /// User and group that the pods run as; 0 leaves the choice to the platform (OpenShift).
-    #[arg(long, env = "GODWIT_JOB_USER", default_value_t = 65532, value_parser = clap::value_parser!(i64).range(0..))]
-    job_user: i64,
+    #[arg(long, env = "GODWIT_WORKER_USER", default_value_t = 65532, value_parser = clap::value_parser!(i64).range(0..))]
+    worker_user: i64,
 }
 
 #[derive(Debug, clap::Args)]
 struct LeaseArgs {
     /// Namespace of the lease, usually the operator's own.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
-    lease_namespace: String,
+    #[arg(long, env = "GODWIT_NAMESPACE", default_value = "default")]
+    namespace: String,
     /// Name of the lease.
-    #[arg(long, env = "GODWIT_LEASE_NAME", default_value = "godwit-controller")]
+    #[arg(long, env = "GODWIT_LEASE_NAME", default_value = "godwit")]
     lease_name: String,
     /// Name of this pod, for the lease and for events.
-    #[arg(long, env = "POD_NAME", default_value = "godwit")]
+    #[arg(long, env = "GODWIT_POD_NAME", default_value = "godwit")]
     pod_name: String,
 }
 
@@ -108,6 +110,13 @@ struct LogArgs {
     /// What is logged, such as info,godwit=debug.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log_filter: String,
+}
+
+/// What a Job's pod finds in its environment; nothing of it may be given on a command line, where others can read it.
+#[derive(Debug, clap::Args)]
+struct WorkerArgs {
+    /// The step's name; the input decides, this only has to agree with it.
+    step: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,37 +131,33 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Controller(args) => run_controller(*args).map(|()| ExitCode::SUCCESS),
+            Command::Worker(args) => run_worker(&args),
             Command::Crds(args) => write_crds(args.out.as_deref()).map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
-/// `cpu=500m` as a resource and its quantity; the API server checks the rest.
-fn quantity(text: &str) -> Result<(String, Quantity), String> {
-    match text.split_once('=') {
-        Some((name, amount)) if !name.is_empty() && !amount.is_empty() => {
-            Ok((name.to_owned(), Quantity(amount.to_owned())))
-        }
-        _ => Err("expected resource=quantity, such as cpu=500m".to_owned()),
+/// The API server checks the quantities; here only the shape counts.
+fn resources(text: &str) -> Result<ResourceRequirements, String> {
+    if text.trim().is_empty() {
+        return Ok(ResourceRequirements::default());
     }
+    serde_json::from_str(text).map_err(|error| format!("expected requests and limits as JSON: {error}"))
 }
 
-fn pod_settings(args: JobArgs) -> PodSettings {
-    let filled = |list: Vec<(String, Quantity)>| {
-        let map: BTreeMap<_, _> = list.into_iter().collect();
-        (!map.is_empty()).then_some(map)
-    };
+/// An empty variable is a list with one empty name; it means none.
+fn named(list: Vec<String>) -> Vec<String> {
+    list.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+fn pod_settings(args: PodArgs) -> PodSettings {
     PodSettings {
-        image: args.job_image,
-        pull_policy: args.job_pull_policy,
-        pull_secrets: args.job_pull_secrets,
-        resources: ResourceRequirements {
-            requests: filled(args.job_requests),
-            limits: filled(args.job_limits),
-            ..ResourceRequirements::default()
-        },
-        priority_class: args.job_priority_class,
-        user_id: (args.job_user != 0).then_some(args.job_user),
+        image: args.worker_image,
+        pull_policy: args.worker_pull_policy,
+        pull_secrets: named(args.worker_pull_secrets),
+        resources: args.worker_resources.unwrap_or_default(),
+        priority_class: args.worker_priority_class,
+        user_id: (args.worker_user != 0).then_some(args.worker_user),
     }
 }
 
@@ -161,10 +166,10 @@ fn controller_settings(args: ControllerArgs) -> Settings {
     let number = RandomState::new().build_hasher().finish();
     let identity = format!("{}_{number:016x}", args.lease.pod_name);
     Settings {
-        namespaces: args.namespaces,
+        namespaces: named(args.namespaces),
         concurrency: args.concurrency,
-        pods: pod_settings(args.jobs),
-        lease: LeaseSettings::new(args.lease.lease_namespace, args.lease.lease_name, identity),
+        pods: pod_settings(args.pods),
+        lease: LeaseSettings::new(args.lease.namespace, args.lease.lease_name, identity),
         listen: args.listen,
         instance: args.lease.pod_name,
         checks_may_reach_loopback: args.checks_allow_loopback,
@@ -174,12 +179,52 @@ fn controller_settings(args: ControllerArgs) -> Settings {
 fn run_controller(args: ControllerArgs) -> anyhow::Result<()> {
     telemetry::install(args.log.log_format, &args.log.log_filter)?;
     let settings = controller_settings(args);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(operate(settings));
     // Fail-stop: whatever is still under way ends with the process, not before it.
     runtime.shutdown_background();
     outcome
+}
+
+/// A variable of the environment; an empty one counts as absent.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment beside clap")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn worker_settings(args: &WorkerArgs) -> anyhow::Result<worker::Settings> {
+    let text = variable(STEP_ENV).with_context(|| format!("{STEP_ENV} is not set"))?;
+    let input: StepInput = serde_json::from_str(&text).with_context(|| format!("{STEP_ENV} cannot be read"))?;
+    anyhow::ensure!(input.task.name() == args.step, "{STEP_ENV} is for {}, not for {}", input.task.name(), args.step);
+    Ok(worker::Settings {
+        input,
+        source_uri: variable(SOURCE_URI_ENV),
+        target_uri: variable(TARGET_URI_ENV),
+        storage_credentials: Credentials {
+            access_key_id: variable("AWS_ACCESS_KEY_ID"),
+            secret_access_key: variable("AWS_SECRET_ACCESS_KEY"),
+            session_token: variable("AWS_SESSION_TOKEN"),
+        },
+        termination_path: variable(TERMINATION_PATH_ENV).unwrap_or_else(|| TERMINATION_PATH.to_owned()).into(),
+    })
+}
+
+/// The exit code is the worker's answer; an input that cannot be read is a configuration that cannot be used.
+fn run_worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
+    let filter = variable("RUST_LOG").unwrap_or_else(|| "info".to_owned());
+    telemetry::install(LogFormat::Json, &filter)?;
+    let code = match worker_settings(args) {
+        Ok(settings) => runtime()?.block_on(worker::run(settings)),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "Step cannot start");
+            exit::MISCONFIGURED
+        }
+    };
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")
 }
 
 async fn operate(settings: Settings) -> anyhow::Result<()> {

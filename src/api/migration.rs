@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::approval::ApprovedStep;
 use super::check::{Check, Gate, SecretKeyRef, Trigger};
 use super::duration::DurationString;
+use super::pattern;
 use super::status::{
     CheckStatus, Evidence, FindingStatus, HandledCommand, HistoryEntry, PlanStatus, ProgressStatus,
     ReversibilityStatus, RollbackStatus, StepStatus,
@@ -28,15 +29,15 @@ use super::status::{
     cel,
     doc = "Moves customer data from a source system to a target system, cohort by cohort, while both keep running, and can go back until it is finalised. Its Cohorts are separate objects beside it.",
     validation = Rule::new("self.metadata.name.size() <= 50")
-        .message(Message::Expression("'metadata.name may have 50 characters at most'".into())),
+        .message(Message::Expression("'metadata.name may have 50 characters at most, because the names of Jobs are made from it'".into())),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.engine == oldSelf.spec.engine")
-        .message(Message::Expression("'spec.engine is fixed since the migration started'".into()))
+        .message(Message::Expression("'spec.engine is fixed once the migration has started; create another Migration for other systems'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.engine"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.dataset.root == oldSelf.spec.dataset.root")
-        .message(Message::Expression("'spec.dataset.root is fixed since the migration started'".into()))
+        .message(Message::Expression("'spec.dataset.root is fixed once the migration has started; create another Migration for another root table'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.dataset.root"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.rollback.mode == oldSelf.spec.rollback.mode")
-        .message(Message::Expression("'spec.rollback.mode is fixed since the migration started'".into()))
+        .message(Message::Expression("'spec.rollback.mode is fixed once the migration has started: cohorts have moved on its promise'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.rollback.mode"),
     selectable = ".status.phase",
     selectable = ".spec.suspend",
@@ -49,7 +50,7 @@ use super::status::{
     printcolumn(name = "Step", type_ = "string", json_path = ".status.step.name", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].message", priority = 1),
-    printcolumn(name = "ETA", type_ = "date", json_path = ".status.progress.estimatedCompletionTime", priority = 1),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.progress.estimatedCompletionTime", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -110,14 +111,14 @@ fn approve_finalize() -> Vec<RequiredApproval> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.postgres)")
-    .message(Message::Expression("'engine needs exactly one of: postgres'".into())).reason(Reason::FieldValueRequired))]
+    .message(Message::Expression("'engine needs exactly one of: postgres'".into())).reason(Reason::FieldValueRequired).field_path(".postgres"))]
 pub struct Engine {
-    /// Two `PostgreSQL` databases, version 13 or later.
+    /// Two PostgreSQL databases, version 13 or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresEngine>,
 }
 
-/// Two `PostgreSQL` databases.
+/// Two PostgreSQL databases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct PostgresEngine {
     /// The database that the customers leave.
@@ -174,7 +175,7 @@ pub struct Dataset {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct RootTable {
     /// The table as `schema.table`.
-    #[schemars(length(min = 3, max = 128), regex(pattern = r"^.+\..+$"))]
+    #[schemars(length(min = 3, max = 128), regex(pattern = pattern::TABLE))]
     pub table: String,
     /// Its key column.
     #[schemars(length(min = 1, max = 63))]
@@ -185,7 +186,7 @@ pub struct RootTable {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct OwnerPath {
     /// The table as `schema.table`.
-    #[schemars(length(min = 3, max = 128))]
+    #[schemars(length(min = 3, max = 128), regex(pattern = pattern::TABLE))]
     pub table: String,
     /// Columns of the foreign key.
     #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 63)))]
@@ -212,8 +213,8 @@ pub enum KeyStrategy {
 /// Where the backup and all evidence are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.maxAge) >= duration('1m')")
-    .message(Message::Expression("'maxAge must be at least 1m, not ' + self.maxAge".into())).field_path(".maxAge"))]
+#[x_kube(validation = Rule::new("duration(self.maxAge) >= duration('1m') && duration(self.maxAge) <= duration('8760h')")
+    .message(Message::Expression("'maxAge must lie between 1m and 8760h (a year), not ' + self.maxAge".into())).field_path(".maxAge"))]
 pub struct Backup {
     /// A volume or an S3 bucket; exactly one.
     pub storage: Storage,
@@ -250,7 +251,7 @@ pub struct Storage {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimStorage {
     /// Name of the claim; it must be mountable by the Jobs' pods.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
     pub claim_name: String,
 }
 
@@ -267,14 +268,14 @@ pub struct S3Storage {
     pub prefix: Option<String>,
     /// URL of the service; default: AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = r"^https?://[^\s@]+$"))]
+    #[schemars(length(max = 512), regex(pattern = pattern::URL))]
     pub endpoint: Option<String>,
     /// Region. Default: us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub region: Option<String>,
     /// Name of a Secret in the same namespace with keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
     pub credentials_secret_name: String,
 }
 
@@ -283,17 +284,17 @@ pub struct S3Storage {
 #[serde(rename_all = "camelCase")]
 pub struct BackupInclude {
     /// Name in the backup.
-    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40), regex(pattern = pattern::LABEL))]
     pub name: String,
-    /// A `ConfigMap` in the same namespace; every key becomes a file.
+    /// A ConfigMap in the same namespace; every key becomes a file.
     pub config_map_ref: ConfigMapRef,
 }
 
-/// A `ConfigMap` in the same namespace.
+/// A ConfigMap in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ConfigMapRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -315,11 +316,11 @@ pub enum CoexistenceMode {
 /// How to go back after a cutover.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Rollback {
-    /// `RestoreOnly`: the source serves the customers as they were at cutover; what the target wrote since is exported and counted, not merged.
+    /// RestoreOnly: the source serves the customers as they were at cutover; what the target wrote since is exported and counted, not merged.
     pub mode: RollbackMode,
 }
 
-/// `RestoreOnly`.
+/// RestoreOnly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RollbackMode {
     RestoreOnly,
@@ -338,8 +339,8 @@ pub struct Validation {
 /// A pair of queries whose single numbers must agree. Both see `current_setting('godwit.cohort')` and `godwit.member`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct QueryPair {
-    /// Name in reports.
-    #[schemars(length(min = 1, max = 40))]
+    /// Name in reports; unique in the migration.
+    #[schemars(length(min = 1, max = 40), regex(pattern = pattern::LABEL))]
     pub name: String,
     /// SELECT on the source that returns one number.
     #[schemars(length(min = 1, max = 4096))]
@@ -360,6 +361,8 @@ fn zero() -> String {
 /// How cohorts advance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.soak) <= duration('8760h')")
+    .message(Message::Expression("'soak may be 8760h (a year) at most, not ' + self.soak".into())).field_path(".soak"))]
 pub struct Rollout {
     /// Cohorts of one wave that may be under way at the same time, 1 to 100. Default 1. Changeable at any time.
     #[serde(default = "one")]
@@ -409,16 +412,16 @@ pub struct RequiredApproval {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Routing {
-    /// A `ConfigMap` that the operator keeps current.
+    /// A ConfigMap that the operator keeps current.
     pub route_table: RouteTable,
 }
 
-/// A `ConfigMap` with the key `routes.json`: owner and epoch of each cohort and of customers in no cohort.
+/// A ConfigMap with the key `routes.json`: owner and epoch of each cohort and of customers in no cohort.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteTable {
-    /// Name of the `ConfigMap`, in the same namespace; created when absent.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    /// Name of the ConfigMap, in the same namespace; created when absent.
+    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
     pub config_map_name: String,
 }
 
@@ -429,7 +432,7 @@ pub struct MigrationStatus {
     /// Generation of the spec that this status is about; -1 before the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Summary for people (may gain values): Assessing, `BackingUp`, `VerifyingBackup`, Preparing, Moving, Holding, Finalizing, Completed, Reverting, `RolledBack`, Stalled, Paused.
+    /// Summary for people (may gain values): Assessing, BackingUp, VerifyingBackup, Preparing, Moving, Holding, Finalizing, Completed, Reverting, RolledBack, Stalled, Paused, CleaningUp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub phase: Option<String>,

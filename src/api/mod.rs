@@ -9,6 +9,7 @@ pub mod crd;
 pub mod duration;
 pub mod migration;
 pub mod names;
+pub mod pattern;
 pub mod status;
 
 pub use approval::{Approval, ApprovalSpec, Decision};

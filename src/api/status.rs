@@ -91,7 +91,7 @@ pub struct ProgressStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// What it proves: Assessment, Backup, `RestoreTest`, Preparation, Selection, Copy, Validation, Cutover, Return, Verification, Removal or Final.
+    /// What it proves: Assessment, Backup, RestoreTest, Preparation, Selection, Copy, Validation, Cutover, Return, Verification, Removal or Final.
     #[schemars(length(max = 40))]
     pub name: String,
     /// `sha256:…` of the file, or of the result where there is no file.
@@ -223,7 +223,7 @@ pub struct RollbackStatus {
     /// Identifies this rollback; a repeated wish for the same one changes nothing.
     #[schemars(length(max = 128))]
     pub id: String,
-    /// `Rollback` or `Abort`.
+    /// Rollback or Abort.
     #[schemars(length(max = 16))]
     pub kind: String,
     /// What caused it: a command, a trigger with its evidence, a failed validation.

@@ -76,7 +76,7 @@ impl Fault {
             "3D000" | "3F000" => exit::MISCONFIGURED,
             "42P01" => exit::INPUT_MISSING,
             _ => match state.get(..2).unwrap_or_default() {
-                "22" | "23" => exit::DATA_DIFFERS,
+                "22" | "23" | "2B" => exit::DATA_DIFFERS,
                 "28" => exit::NOT_PERMITTED,
                 "42" | "0A" => exit::MISCONFIGURED,
                 _ => exit::TRY_AGAIN,
@@ -206,15 +206,17 @@ impl Error {
 
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } => exit::MISCONFIGURED,
-            Self::ServerTooOld { .. } => exit::MISCONFIGURED,
+            Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } | Self::ServerTooOld { .. } => {
+                exit::MISCONFIGURED
+            }
             Self::Connect { source, .. } | Self::Database { source, .. } => source.exit_code(),
             Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
             Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
-            Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
             Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
-            Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
+            Self::LedgerMissing { .. }
+            | Self::NotInLedger { .. }
+            | Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
             | Self::EpochMoved { .. }

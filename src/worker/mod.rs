@@ -138,7 +138,8 @@ impl Job {
 /// Runs the step and returns the process's exit code; the report is durable before an exit code that ends the step.
 pub async fn run(settings: Settings) -> i32 {
     let job = Job::new(&settings);
-    let (code, report) = finish(&job).await;
+    // On the heap: the steps' futures are large, and every caller's would be.
+    let (code, report) = Box::pin(finish(&job)).await;
     job.progress.finish();
     if let Err(error) = write_report(&settings.termination_path, &report) {
         tracing::error!(%error, "the report could not be written");
@@ -231,6 +232,9 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
     match &job.input.task {
         Task::Assess {} => steps::assess::run(job).await,
         Task::Prepare {} => steps::prepare::run(job).await,
+        Task::Finalize {} => steps::finalize::run(job).await,
+        Task::Reset {} => steps::reset::run(job).await,
+        Task::Cleanup {} => steps::cleanup::run(job).await,
         Task::Select { selection } => steps::select::run(job, selection).await,
         Task::Backup { includes } => steps::backup::run(job, includes).await,
         Task::VerifyBackup { backup } => steps::verify_backup::run(job, backup).await,
@@ -244,7 +248,6 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
         Task::Return {} => steps::return_::run(job).await,
         Task::Verify {} => steps::verify::run(job).await,
         Task::Reopen {} => steps::reopen::run(job).await,
-        other => Err(Error::Input { reason: format!("this build has no step {}", other.name()) }),
     }
 }
 

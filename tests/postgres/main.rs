@@ -1,8 +1,13 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::large_futures, reason = "no stack here is small")]
+
 mod assess;
 mod backup;
 mod base;
+mod check;
+mod ending;
 mod fence;
 mod job;
 mod moving;

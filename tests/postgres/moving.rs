@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use godwit::contract::{
-    Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Side, StepInput, Storage, Task, exit,
+    Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Selection, Side, StepInput, Storage, Task,
+    exit,
 };
 use godwit::worker::postgres::session::Session;
 use godwit::worker::postgres::{catalog, fence, ledger, scope};
@@ -105,11 +106,16 @@ impl World {
             fence::install(&mut session, side, &scope).await.unwrap();
         }
         world.target(
-            "update godwit.migration set baseline = '{\"tables\": {}}';
+            "update godwit.migration set baseline = '{\"tables\": {}, \"created\": [], \"dependencies\": []}';
              select setval(s.seqrelid::regclass, 1000000) from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
                where n.nspname = 'public' and c.relname <> 'mail_id_seq';",
         );
         world
+    }
+
+    /// Only the source is there, with rows.
+    pub fn unprepared() -> Self {
+        Self { pair: Pair::new(&format!("{TABLES}{ROWS} analyze;")), folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn source(&self, sql: &str) {
@@ -411,4 +417,87 @@ async fn the_remainder_takes_new_customers_and_shared_tables_over_and_back() {
     assert_eq!(world.everything(Side::Target)["currency"], source["currency"]);
     assert!(!world.is_fenced(Side::Source, "insert into account (name) values ('home again')"));
     assert!(world.is_fenced(Side::Source, "update account set name = 'y' where id = 10"));
+}
+
+#[tokio::test]
+async fn a_migration_moves_whole_by_its_own_steps_and_a_discarded_cohort_starts_over() {
+    let world = World::unprepared();
+    let mut prepare = world.settings("none", 1, Task::Prepare {});
+    prepare.input.cohort = None;
+    finish(prepare).await.passed();
+    world.target(MAIL);
+    let select = |selection| Task::Select { selection };
+    let canary = || select(Selection::KeysFrom("select 10 union select 20".into()));
+    let selected = world.run("canary", 1, canary()).await.passed();
+    assert_eq!(selected.counts["customers"], 5);
+    world.run("canary", 2, Task::Copy {}).await.passed();
+    world.run("canary", 3, validate()).await.passed();
+    world.run("canary", 4, Task::Discard {}).await.passed();
+    let again = world.run("canary", 5, canary()).await.passed();
+    assert_eq!(again.digest, selected.digest);
+    let copied = world.run("canary", 6, Task::Copy {}).await.passed();
+    assert_eq!(copied.counts["chunksResumed"], 0);
+    world.run("canary", 7, validate()).await.passed();
+    let over = world.run("canary", 8, cutover()).await.passed();
+    // Back, and over once more: what was frozen by Select stays.
+    let mut attempt = 9;
+    for task in [
+        Task::Freeze {},
+        Task::Return {},
+        Task::Verify {},
+        Task::Reopen {},
+        canary(),
+        Task::Copy {},
+        validate(),
+        cutover(),
+    ] {
+        let mut settings = world.settings("canary", attempt, task);
+        settings.input.epoch = over.epoch.unwrap();
+        finish(settings).await.passed();
+        attempt += 1;
+    }
+    world.run("rest", 1, select(Selection::Remainder {})).await.passed();
+    for (attempt, task) in [(2, Task::Copy {}), (3, validate()), (4, cutover())] {
+        world.source(&format!("insert into account (name, parent_id) values ('born {attempt}', 30)"));
+        world.run("rest", attempt, task).await.passed();
+    }
+    assert_eq!(world.everything(Side::Target), world.everything(Side::Source));
+    assert_eq!(world.number(Side::Target, "select count(*) from mail"), 0);
+    world.target("insert into account (name) values ('first of the target'); insert into note (activity_id) select min(id) from activity");
+    assert!(world.is_fenced(Side::Source, "insert into account (name) values ('too late')"));
+}
+
+#[tokio::test]
+async fn customers_that_the_target_had_before_live_on_through_it_all() {
+    let world = World::unprepared();
+    world.target(TABLES);
+    world.target(
+        "insert into currency values ('EUR', 'euro', 1), ('USD', 'dollar', 1.10), ('GBP', 'pound', 0.850);
+         insert into account (id, name, currency) overriding system value select i, 'native ' || i, 'GBP' from generate_series(5001, 5010) i;
+         insert into contact (id, account_id, email) select i, i, 'n' || i || '@example.org' from generate_series(5001, 5010) i;",
+    );
+    let mut prepare = world.settings("none", 1, Task::Prepare {});
+    prepare.input.cohort = None;
+    finish(prepare).await.passed();
+    let natives = || world.rows(Side::Target, "a.id > 5000");
+    let before = natives();
+    world.run("canary", 1, Task::Select { selection: Selection::KeysFrom("select 10".into()) }).await.passed();
+    for (attempt, task) in [(2, Task::Copy {}), (3, validate()), (4, Task::Discard {})] {
+        world.run("canary", attempt, task).await.passed();
+    }
+    assert_eq!(natives(), before);
+    world.run("canary", 5, Task::Select { selection: Selection::KeysFrom("select 10".into()) }).await.passed();
+    for (attempt, task) in
+        [(6, Task::Copy {}), (7, validate()), (8, cutover()), (9, Task::Freeze {}), (10, Task::Return {})]
+    {
+        world.run("canary", attempt, task).await.passed();
+    }
+    world.target("update account set name = 'alive' where id = 5001; insert into contact (account_id) values (5002)");
+    let lived = natives();
+    for (attempt, task) in [(11, Task::Verify {}), (12, Task::Reopen {})] {
+        world.run("canary", attempt, task).await.passed();
+    }
+    assert_eq!(natives(), lived);
+    assert_eq!(world.number(Side::Target, "select count(*) from account"), 10);
+    assert_eq!(world.everything(Side::Target)["currency"], world.everything(Side::Source)["currency"]);
 }

@@ -228,6 +228,7 @@ async fn a_check_that_fails_inside_the_pause_gives_the_cohort_back_to_the_source
         assert_eq!(world.owner(side, 16), ("Source".into(), 2));
     }
     assert!(!world.is_fenced(Side::Source, "update account set name = 'free' where id = 10"));
+    assert_eq!(world.number(Side::Target, "select count(*) from godwit.checkpoint where step = 'cutover'"), 0);
     // The way back of a cutover that did not happen: nothing to set aside, and the source is left alone.
     let frozen = world.run("canary", 4, Task::Freeze {}).await.passed();
     assert_eq!(frozen.owner, Some(Owner::Source));
@@ -298,4 +299,38 @@ async fn a_ledger_that_was_set_back_stops_every_step() {
     let mut settings = world.settings("canary", 1, Task::Copy {});
     settings.input.epoch = 3;
     finish(settings).await.refused("LedgerBehind");
+}
+
+#[tokio::test]
+async fn rows_that_others_on_the_target_refer_to_stay_until_the_links_are_gone() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.select(17, "second", "40");
+    for name in ["canary", "second"] {
+        world.copied(name).await;
+        world.run(name, 3, cutover()).await.passed();
+    }
+    world.target("insert into deal_contact select (select min(id) from deal where account_id = 40), (select min(id) from contact where account_id = 10), 'new friend'");
+    let before = world.everything(Side::Target);
+    for (attempt, task) in [(4, Task::Freeze {}), (5, Task::Return {}), (6, Task::Verify {})] {
+        world.run("canary", attempt, task).await.passed();
+    }
+    let report = world.run("canary", 7, Task::Reopen {}).await.refused("ReferredByOthers");
+    assert_eq!(report.findings[0].object, "public.deal_contact");
+    assert_eq!(world.everything(Side::Target), before);
+    assert!(!world.is_fenced(Side::Source, "update account set name = 'served' where id = 10"));
+    world.target("delete from deal_contact where role = 'new friend'");
+    // A link that is being made right now is waited for, and then refused as well.
+    let linking = world.session(Side::Target).await;
+    let link = "begin; insert into public.deal_contact select (select min(id) from public.deal where account_id = 40), (select min(id) from public.contact where account_id = 10), 'late friend'";
+    linking.batch_execute(link).await.unwrap();
+    let commit = async {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        linking.batch_execute("commit").await.unwrap();
+    };
+    let (late, ()) = futures::join!(world.run("canary", 8, Task::Reopen {}), commit);
+    late.refused("ReferredByOthers");
+    world.target("delete from deal_contact where role = 'late friend'");
+    world.run("canary", 9, Task::Reopen {}).await.passed();
+    assert_eq!(world.rows(Side::Target, "true"), world.rows(Side::Target, "a.id = 40"));
 }

@@ -26,6 +26,10 @@ impl Violation {
     pub fn finding(&self) -> Finding {
         let message = match self.code {
             "OrphanRows" => format!("{} rows refer by {} to rows that do not exist.", self.rows, self.constraint),
+            "ReferredByOthers" => format!(
+                "{} rows of other customers refer to the cohort's rows by {}; remove those links, then retry.",
+                self.rows, self.constraint
+            ),
             _ => format!("{} rows are doubles under {}.", self.rows, self.constraint),
         };
         Finding { severity: Severity::Blocker, code: self.code.to_owned(), object: self.table.to_string(), message }
@@ -99,6 +103,57 @@ pub async fn of_difference(
         };
         let extent = Extent { table: child, from: format!("from {} as t{join} where true", key.table.sql()) };
         found.extend(orphans(transaction, key, &extent).await?);
+    }
+    Ok(found)
+}
+
+/// Rows of others that refer to the cohort's rows: taking those away would leave them without a parent.
+pub async fn from_others(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+    chunks: Chunks,
+) -> Result<Vec<Violation>, Error> {
+    let chunks =
+        chunks.map_or_else(String::new, |(first, last)| format!(" and of_parent.chunk between {first} and {last}"));
+    let mut found = Vec::new();
+    for owned in &scope.owned {
+        for key in referring_to(catalog, &owned.table.name) {
+            let Some(child) = catalog.tables.get(&key.table) else {
+                continue;
+            };
+            let parent = owned.customer_join("parent", "q");
+            let from = format!(
+                "from {} as t join {} as parent on {}{} join godwit.member as of_parent on of_parent.customer = {} \
+                 where of_parent.entry = {entry}{chunks}",
+                key.table.sql(),
+                key.referenced.sql(),
+                key.condition("t", "parent"),
+                parent.joins,
+                parent.customer
+            );
+            let foreign = scope.owned_table(&key.table).map_or_else(
+                || "true".to_owned(),
+                |child| {
+                    let own = child.customer_join("same", "o");
+                    let key: Vec<_> = child
+                        .table
+                        .primary_key
+                        .iter()
+                        .map(|column| format!("same.{0} = t.{0}", quote_identifier(column)))
+                        .collect();
+                    format!(
+                        "not exists (select from {} as same{} join godwit.member as own on own.customer = {} where {} and own.entry = {entry})",
+                        child.table.name.sql(),
+                        own.joins,
+                        own.customer,
+                        key.join(" and ")
+                    )
+                },
+            );
+            let extent = Extent { table: child, from };
+            found.extend(count(transaction, &extent, &foreign, ("ReferredByOthers", &key.name)).await?);
+        }
     }
     Ok(found)
 }

@@ -10,7 +10,9 @@ use super::row::{Sum, row_hash};
 
 const BUCKETS: usize = 1 << 16;
 /// How many bytes of (key, hash) one side may hold at a time.
-pub const TRAIL_BYTES: usize = 16 << 20;
+pub const TRAIL_BYTES: usize = 10 << 20;
+/// A trail grows by so much at a time: doubling would waste as much as it holds.
+const TRAIL_STEP: usize = 1 << 20;
 const ENTRY_OVERHEAD: usize = 12;
 
 /// What is wrong with a row of the copy, measured against the original.
@@ -167,6 +169,9 @@ struct Trail(Vec<u8>);
 impl Trail {
     fn push(&mut self, key: &[u8], hash: u64) {
         let length = u32::try_from(key.len()).expect("PostgreSQL sends no row of 4 GiB");
+        if self.0.capacity() - self.0.len() < key.len() + ENTRY_OVERHEAD {
+            self.0.reserve_exact(TRAIL_STEP.max(key.len() + ENTRY_OVERHEAD));
+        }
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&hash.to_ne_bytes());
         self.0.extend_from_slice(key);

@@ -75,7 +75,7 @@ impl Origin<'_> {
         match self {
             Self::Database(transaction) => {
                 let format = portion.shape.format;
-                Rows::select(*transaction, &portion.select, format, &portion.name()).await
+                Rows::select(transaction, &portion.select, format, &portion.name()).await
             }
             Self::File { storage, paths } => {
                 let path = paths

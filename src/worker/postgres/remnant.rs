@@ -2,47 +2,37 @@
 //! Called by Discard and Reopen before they commit.
 //! Must not take live rows of others for a difference: cohorts that are there, and customers that were there before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use tokio_postgres::{GenericClient, Transaction};
 
+use super::baseline::Baseline;
 use super::model::{CustomerJoin, OwnedTable, Scope, entry};
 use super::relay::{Rows, Shape, read};
 use super::row::{Sum, row_hash};
 use crate::contract::{Finding, Owner, Severity, exit};
 use crate::worker::error::Error;
 
-/// The part of `godwit.migration.baseline` that concerns rows.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Found {
-    /// The dataset's tables that were there, with their rows.
-    tables: BTreeMap<String, Sum>,
+/// The baseline that Prepare recorded.
+async fn baseline(client: &impl GenericClient) -> Result<Baseline, Error> {
+    Baseline::load(client)
+        .await?
+        .ok_or_else(|| Error::NotInLedger { what: "the target's baseline; Prepare comes first".into() })
 }
 
-impl Found {
-    pub async fn load(client: &impl GenericClient) -> Result<Self, Error> {
-        let row = client
-            .query_opt("select baseline from godwit.migration where baseline is not null", &[])
-            .await
-            .map_err(Error::database("read the target's baseline"))?;
-        let row =
-            row.ok_or_else(|| Error::NotInLedger { what: "the target's baseline; Prepare comes first".into() })?;
-        serde_json::from_value(row.get(0)).map_err(|source| Error::Json { what: "the target's baseline", source })
-    }
-
-    /// Tables in which the target had rows of its own.
-    pub fn with_rows(&self) -> BTreeSet<String> {
-        self.tables.iter().filter(|(_, sum)| sum.rows > 0).map(|(table, _)| table.clone()).collect()
-    }
+/// Tables in which the target had rows of its own before the migration.
+pub async fn tables_with_own_rows(client: &impl GenericClient) -> Result<BTreeSet<String>, Error> {
+    let baseline = baseline(client).await?;
+    let with_rows = baseline.tables.iter().filter(|(_, sum)| sum.rows > 0);
+    Ok(with_rows.map(|(table, _)| table.to_string()).collect())
 }
 
 /// Proves that without the other cohorts' rows each table is what it was, or holds only rows of customers who live there.
 pub async fn prove(transaction: &Transaction<'_>, scope: &Scope, gone: i32) -> Result<(), Error> {
-    let found = Found::load(transaction).await?;
+    let baseline = baseline(transaction).await?;
     for owned in &scope.owned {
         let name = owned.table.name.to_string();
-        let before = found.tables.get(&name).copied().unwrap_or_default();
+        let before = baseline.tables.get(&owned.table.name).copied().unwrap_or_default();
         let first = entry::FIRST_COHORT;
         let cohorts = format!("member.entry >= {first} and member.entry <> {gone}");
         let mut rest = sum(transaction, owned, &owned.table.select_all()).await?;
@@ -52,9 +42,14 @@ pub async fn prove(transaction: &Transaction<'_>, scope: &Scope, gone: i32) -> R
         if rest == before {
             continue;
         }
-        let living = format!("member.entry is null or member.entry < {first}");
-        let living = sum(transaction, owned, &select_where(owned, &living)).await?;
-        if rest == living && (before.rows > 0 || owner_of_new(transaction).await?) {
+        // Customers that the target had before go on writing, also into tables that were empty; new ones only once they are born here.
+        let native = entry::NATIVE;
+        let living = if owner_of_new(transaction).await? {
+            format!("member.entry is null or member.entry < {first}")
+        } else {
+            format!("member.entry = {native}")
+        };
+        if rest == sum(transaction, owned, &select_where(owned, &living)).await? {
             continue;
         }
         return Err(differs(name, rest.rows, before.rows));

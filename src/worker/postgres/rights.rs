@@ -38,9 +38,34 @@ pub async fn findings(session: &Session, existing: &[&Table]) -> Result<Vec<Find
                 .into(),
         ));
     }
+    for table in existing {
+        let may: bool = session
+            .query_one(
+                "select pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT')",
+                &[&table.name.sql()],
+            )
+            .await
+            .map(|row| row.get(0))
+            .map_err(Error::database("ask for rights on tables"))?;
+        if !may {
+            findings.push(block(
+                SELECT_DENIED,
+                table.name.to_string(),
+                format!("The {side}'s role may not read the table; grant SELECT on it."),
+            ));
+        }
+    }
     findings.extend(hidden_rows(session, existing).await?);
     Ok(findings)
 }
+
+/// Whether rows can be read at all: with these findings, reading them would fail.
+pub fn may_read(findings: &[Finding]) -> bool {
+    !findings.iter().any(|finding| [SELECT_DENIED, ROW_SECURITY].contains(&finding.code.as_str()))
+}
+
+const SELECT_DENIED: &str = "SelectDenied";
+const ROW_SECURITY: &str = "RowSecurity";
 
 async fn may_switch_triggers_off(session: &Session) -> Result<bool, Error> {
     if ask(session, "select rolsuper from pg_catalog.pg_roles where rolname = current_user").await? {
@@ -66,7 +91,7 @@ async fn hidden_rows(session: &Session, existing: &[&Table]) -> Result<Vec<Findi
                 .await?;
         if active && !bypasses {
             findings.push(block(
-                "RowSecurity",
+                ROW_SECURITY,
                 table.name.to_string(),
                 format!("Row security hides rows from the {}'s role; give it BYPASSRLS.", session.side()),
             ));

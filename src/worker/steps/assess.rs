@@ -158,24 +158,34 @@ impl Assessing<'_> {
         self.rights(scope).await?;
         self.needed(scope).await?;
         self.sequences(scope).await?;
+        if !rights::may_read(&self.findings) {
+            let tables = self.assessed(scope, &[]);
+            return Ok(self.assessment(Some(scope), tables, GroupSizes::default()));
+        }
+        self.rows(scope).await
+    }
+
+    async fn rows(&mut self, scope: &Scope) -> Result<Assessment, Error> {
+        let progress = &self.job.progress;
         let mut reading = self.job.reader(Side::Source).await?;
         let snapshot = snapshot(&mut reading).await?;
-        self.job.progress.set_total(5);
+        progress.set_total(5);
         let rows = audit::rows(&snapshot, scope).await?;
-        self.job.progress.advance(1);
+        progress.advance(1);
         self.findings.extend(audit::orphans(&snapshot, scope).await?);
-        self.job.progress.advance(1);
+        progress.advance(1);
         self.findings.extend(audit::unowned(&snapshot, scope).await?);
-        self.job.progress.advance(1);
+        progress.advance(1);
         let (groups, findings) = audit::groups(&snapshot, scope).await?;
         self.findings.extend(findings);
-        self.job.progress.advance(1);
-        if !has_blocker(&self.findings) || self.comparable(scope) {
+        progress.advance(1);
+        // Once the migration has begun, the target's rows are our own copies.
+        if self.comparable(scope) && !ledger::exists(&self.target).await? {
             let both = (scope, &self.existing);
             let found = audit::collisions((&self.source, &snapshot), &mut self.target, both).await?;
             self.findings.extend(found);
         }
-        self.job.progress.advance(1);
+        progress.advance(1);
         let tables = self.assessed(scope, &rows);
         Ok(self.assessment(Some(scope), tables, groups))
     }

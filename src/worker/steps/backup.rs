@@ -2,17 +2,16 @@
 //! sequences and includes. Run by the migration before anything else touches a row.
 //! Must not write to a database, and must not leave anything that looks complete before it is: the manifest comes last.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use futures::TryStreamExt;
 
-use super::cohort::{milliseconds, signed};
-use crate::contract::{Finding, Report, ReportResult, Severity, Side, exit};
-use crate::worker::postgres::identifier::TableName;
+use super::backup_include::{Include, find_includes, include_error};
+use super::backup_place::{Place, manifest_path, part_name, table_folder};
+use super::reporting::{milliseconds, signed};
+use crate::contract::{Finding, Report, ReportResult, Severity, Side};
 use crate::worker::postgres::manifest::{
-    self, IncludeBackup, Manifest, PartitionFile, SchemaBackup, SequenceBackup, TableBackup, blocker,
+    self, IncludeBackup, Manifest, PartitionFile, SchemaBackup, SequenceBackup, TableBackup,
 };
 use crate::worker::postgres::model::{Catalog, Scope, Table, TableKind};
 use crate::worker::postgres::partition::{Routed, Router, partition_count};
@@ -21,44 +20,31 @@ use crate::worker::postgres::row::{Framing, RowError, Sum};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::spool::Spool;
 use crate::worker::postgres::{dump, sequence};
-use crate::worker::storage::{Storage, StorageError, Stored};
+use crate::worker::storage::Stored;
 use crate::worker::{Error, Job};
 
-/// A ConfigMap holds 1 MiB at most.
-const MAX_INCLUDE_BYTES: u64 = 16 << 20;
 /// How often a table may be created or dropped between looking and locking before the attempt is given up.
 const LOCK_TRIES: usize = 5;
 
 pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     let started = Instant::now();
     let storage = job.storage()?;
-    let attempt = attempt_folder(job, job.input.attempt);
-    if let Some(found) = Manifest::find(&storage, &manifest_path(&attempt)).await? {
-        return Ok(report(&attempt, &found));
+    let path = manifest_path(&job.input.migration, job.input.attempt);
+    if let Some(found) = Manifest::find(&storage, &path).await? {
+        return Ok(report(path, &found));
     }
     let includes = find_includes(&job.mounts.include, includes)?;
     let session = job.reader(Side::Source).await?;
     let snapshot = Snapshot::take(job, &session).await?;
-    let backup = Backup { job, storage, session, folder: format!("{attempt}/{}", snapshot.run) };
-    let manifest = backup.write(snapshot, includes).await?;
-    backup.prove_complete(&manifest).await?;
-    let found = backup.publish(manifest, &attempt).await?;
-    backup.remove_leftovers(&found.0).await;
-    let mut report = report(&attempt, &found);
+    let backup = Backup { job, session, place: Place::new(storage, &job.input, &snapshot.run) };
+    let found = match backup.make(snapshot, includes).await {
+        Ok(found) => found,
+        // The run that came first has removed this one's files; what it made is this attempt's backup.
+        Err(error) => Manifest::find(&backup.place.storage, &path).await?.ok_or(error)?,
+    };
+    let mut report = report(path, &found);
     report.timings.insert("backup".into(), milliseconds(started));
     Ok(report)
-}
-
-fn attempt_folder(job: &Job, attempt: i64) -> String {
-    format!("{}/{attempt}", migration_folder(job))
-}
-
-fn migration_folder(job: &Job) -> String {
-    format!("backup/{}", job.input.migration.uid)
-}
-
-fn manifest_path(attempt_folder: &str) -> String {
-    format!("{attempt_folder}/manifest.json")
 }
 
 /// What is read, and the moment at which.
@@ -121,14 +107,19 @@ fn same_tables(one: &Scope, other: &Scope) -> bool {
 
 struct Backup<'j> {
     job: &'j Job,
-    storage: Storage,
     session: Session,
-    /// Of this run alone.
-    folder: String,
+    place: Place,
 }
 
 impl Backup<'_> {
-    async fn write(&self, snapshot: Snapshot, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Manifest, Error> {
+    async fn make(&self, snapshot: Snapshot, includes: Vec<Include>) -> Result<(Manifest, String), Error> {
+        let manifest = self.write(snapshot, includes).await?;
+        let found = self.place.publish(manifest).await?;
+        self.place.remove_leftovers(&found.0).await;
+        Ok(found)
+    }
+
+    async fn write(&self, snapshot: Snapshot, includes: Vec<Include>) -> Result<Manifest, Error> {
         let schema = self.write_schema(&snapshot).await?;
         let scope = &snapshot.scope;
         self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
@@ -175,15 +166,15 @@ impl Backup<'_> {
     }
 
     async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<Stored, Error> {
-        let path = format!("{}/{path}", self.folder);
-        Ok(self.storage.put_bytes(&path, bytes).await?)
+        let path = self.place.path(path);
+        Ok(self.place.storage.put_bytes(&path, bytes).await?)
     }
 
     async fn write_owned(&self, scope: &Scope, partitions: u16) -> Result<Vec<TableBackup>, Error> {
-        let routed = Routed::of_scope(scope);
-        let mut router = Router::new(&routed, &scope.root_key, partitions);
+        let shapes = Routed::of_scope(scope);
+        let mut router = Router::new(&shapes, &scope.root_key, partitions);
         let mut tables = Vec::new();
-        for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
+        for (at, (owned, routed)) in scope.owned.iter().zip(shapes).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
             let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
@@ -218,9 +209,9 @@ impl Backup<'_> {
             self.job.progress.advance(framing.rows() - before);
         }
         framing.finish().map_err(rows)?;
-        let folder = format!("{}/{}", self.folder, table_folder(&table.name));
+        let folder = self.place.path(&table_folder(&table.name));
         let named = |partition: u16| format!("{folder}/{}.copy", part_name(partition, parts));
-        let stored = spool.store(&self.storage, named).await?;
+        let stored = spool.store(&self.place.storage, named).await?;
         Ok(stored
             .into_iter()
             .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
@@ -241,7 +232,7 @@ impl Backup<'_> {
         Ok(sequences)
     }
 
-    async fn write_includes(&self, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Vec<IncludeBackup>, Error> {
+    async fn write_includes(&self, includes: Vec<Include>) -> Result<Vec<IncludeBackup>, Error> {
         let mut stored = Vec::new();
         for (name, paths) in includes {
             let mut files = Vec::new();
@@ -253,66 +244,6 @@ impl Backup<'_> {
             stored.push(IncludeBackup { name, files });
         }
         Ok(stored)
-    }
-
-    /// Another run may have removed files of this one as leftovers, if it believed this one dead.
-    async fn prove_complete(&self, manifest: &Manifest) -> Result<(), Error> {
-        let listed = self.storage.list(&self.folder).await?;
-        let present: BTreeMap<String, u64> = listed.into_iter().collect();
-        match manifest.files().find(|file| present.get(&file.path) != Some(&file.bytes)) {
-            None => Ok(()),
-            Some(_) => Err(Error::NewerAttempt { subject: format!("the backup of {}", self.job.input.migration.name) }),
-        }
-    }
-
-    /// Of two runs of one attempt the first to come here has made the backup; the other reports it too.
-    async fn publish(&self, manifest: Manifest, attempt: &str) -> Result<(Manifest, String), Error> {
-        let path = manifest_path(attempt);
-        match self.storage.put_new_bytes(&path, manifest.to_json()?).await {
-            Ok(stored) => Ok((manifest, stored.digest)),
-            Err(StorageError::Exists { .. }) => {
-                let found = Manifest::find(&self.storage, &path).await?;
-                found.ok_or_else(|| StorageError::Missing { path }.into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Files of runs that never became a backup: of earlier attempts, and of this one beside the published run.
-    async fn remove_leftovers(&self, published: &Manifest) {
-        if let Err(error) = self.try_remove_leftovers(published).await {
-            tracing::warn!(error = %crate::worker::error::spoken_chain_unbounded(&error), "files of unfinished backups stay in storage");
-        }
-    }
-
-    async fn try_remove_leftovers(&self, published: &Manifest) -> Result<(), Error> {
-        let root = migration_folder(self.job);
-        let ours = self.job.input.attempt;
-        let kept: std::collections::BTreeSet<&str> = published.files().map(|file| file.path.as_str()).collect();
-        let files = self.storage.list(&root).await?;
-        let attempt_of = |path: &str| -> Option<i64> {
-            path.strip_prefix(&root)?.trim_start_matches('/').split('/').next()?.parse().ok()
-        };
-        let complete: std::collections::BTreeSet<i64> = files
-            .iter()
-            .filter(|(path, _)| path.ends_with("/manifest.json"))
-            .filter_map(|(path, _)| {
-                attempt_of(path).filter(|attempt| *path == manifest_path(&attempt_folder(self.job, *attempt)))
-            })
-            .collect();
-        for (path, _) in &files {
-            let Some(attempt) = attempt_of(path) else {
-                continue;
-            };
-            let abandoned = attempt < ours && !complete.contains(&attempt);
-            let beside = attempt == ours
-                && !kept.contains(path.as_str())
-                && *path != manifest_path(&attempt_folder(self.job, ours));
-            if abandoned || beside {
-                self.storage.delete(path).await?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -337,72 +268,9 @@ fn copy_statement(table: &Table, routed: &Routed) -> String {
     }
 }
 
-/// The last part of an owned table is that of rows without a customer.
-fn part_name(partition: u16, parts: u16) -> String {
-    match (partition, parts) {
-        (_, 1) => "whole".into(),
-        (last, parts) if last + 1 == parts => "unowned".into(),
-        (partition, _) => format!("{partition:04}"),
-    }
-}
-
-/// `schema.table`, readable and safe as the name of a folder; other names get a suffix that tells them apart.
-fn table_folder(name: &TableName) -> String {
-    let plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    if plain(&name.schema) && plain(&name.name) {
-        return name.to_string();
-    }
-    let readable: String = name
-        .to_string()
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '_' })
-        .take(100)
-        .collect();
-    let exact = [name.schema.as_bytes(), b"\0", name.name.as_bytes()].concat();
-    format!("{readable}-{:016x}", xxhash_rust::xxh3::xxh3_64(&exact))
-}
-
-/// The files of each include; a ConfigMap's folder also has entries that begin with two dots, which are its machinery.
-fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
-    let mut includes = Vec::new();
-    for name in names {
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return Err(Error::Input { reason: "the name of a backup include is no plain name".into() });
-        }
-        let folder = mount.join(name);
-        let entries = std::fs::read_dir(&folder).map_err(|_| {
-            Error::refused(
-                exit::INPUT_MISSING,
-                blocker("IncludeMissing", name, "The backup include is not mounted; its ConfigMap must exist."),
-            )
-        })?;
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(include_error(name))?.path();
-            let machinery = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."));
-            let metadata = std::fs::metadata(&path).map_err(include_error(name))?;
-            if machinery || !metadata.is_file() {
-                continue;
-            }
-            if metadata.len() > MAX_INCLUDE_BYTES {
-                return Err(include_error(name)(std::io::ErrorKind::FileTooLarge.into()));
-            }
-            files.push(path);
-        }
-        files.sort();
-        includes.push((name.clone(), files));
-    }
-    Ok(includes)
-}
-
-fn include_error(name: &str) -> impl Fn(std::io::Error) -> Error {
-    let attempted = format!("read the backup include {name}");
-    move |source| Error::File { attempted: attempted.clone(), source }
-}
-
-fn report(attempt: &str, (manifest, digest): &(Manifest, String)) -> Report {
+fn report(path: String, (manifest, digest): &(Manifest, String)) -> Report {
     let mut report = Report::new(ReportResult::Pass);
-    report.evidence_uri = Some(manifest_path(attempt));
+    report.evidence_uri = Some(path);
     report.digest = Some(digest.clone());
     let tables = &manifest.tables;
     for (name, count) in [
@@ -430,34 +298,4 @@ fn report(attempt: &str, (manifest, digest): &(Manifest, String)) -> Report {
         })
         .collect();
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tables_folder_is_readable_safe_and_its_own() {
-        let folder = |schema: &str, table: &str| table_folder(&TableName::new(schema, table));
-        assert_eq!(folder("public", "deal_contact"), "public.deal_contact");
-        let names = [
-            folder("a.b", "c"),
-            folder("a", "b.c"),
-            folder("a", "B.c"),
-            folder("a", "../../etc"),
-            folder("a", &"ü".repeat(31)),
-        ];
-        for (at, name) in names.iter().enumerate() {
-            assert!(name.len() < 130 && !name.contains('/'), "{name}");
-            assert!(!names[..at].contains(name));
-        }
-    }
-
-    #[test]
-    fn the_partition_of_rows_without_a_customer_is_told_by_its_name() {
-        assert_eq!(part_name(0, 1), "whole");
-        assert_eq!(part_name(0, 2), "0000");
-        assert_eq!(part_name(1, 2), "unowned");
-        assert_eq!(part_name(1023, 1025), "1023");
-    }
 }

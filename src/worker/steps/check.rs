@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio_postgres::{SimpleQueryMessage, Transaction};
 
-use super::cohort::{milliseconds, signed};
+use super::reporting::{milliseconds, signed};
 use crate::contract::{Owner, Report, ReportResult, Severity, Side};
 use crate::worker::postgres::identifier::quote_literal;
 use crate::worker::postgres::{closure, ledger};

@@ -2,12 +2,11 @@
 //! Opened first thing by the steps that move rows.
 //! Must not believe what an earlier step or attempt had in memory: all of it is read anew.
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::contract::{Finding, Identity, Owner, Report, ReportResult, Severity, exit};
+use super::reporting::blocker;
+use crate::contract::{Identity, Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Catalog, Scope, entry};
 use crate::worker::postgres::restore_point::Reference;
@@ -212,18 +211,4 @@ impl Sides {
 /// Adds one table's sum to a map of sums.
 pub fn merge_sum(sums: &mut std::collections::BTreeMap<String, Sum>, table: String, sum: Sum) {
     sums.entry(table).or_default().merge(sum);
-}
-
-/// Milliseconds since `started`, as reports want them.
-pub fn milliseconds(started: Instant) -> i64 {
-    i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A number for a report; reports have signed ones.
-pub fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub fn blocker(code: &str, object: &str, message: String) -> Finding {
-    Finding { severity: Severity::Blocker, code: code.to_owned(), object: object.to_owned(), message }
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{Cohort, Sides, blocker, merge_sum, milliseconds, signed};
+use super::cohort::{Cohort, Sides, merge_sum};
+use super::reporting::{blocker, milliseconds, signed};
 use super::{references, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::landing::Landing;
@@ -36,14 +37,21 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
+    for session in [&sides.source, &sides.target] {
+        session.run("analyse the members", "analyze godwit.member").await?;
+    }
     let chunks = chunks(&cohort, &sides).await?;
     let done = finished(&cohort, &sides).await?;
     job.progress.set_total(estimate(&cohort, &sides).await?);
     for state in done.values() {
         job.progress.advance(rows_of(state));
     }
-    for chunk in chunks.iter().filter(|chunk| !done.contains_key(*chunk)) {
+    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
         copy_chunk(&cohort, &mut sides, &ownership, *chunk).await?;
+        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
+        if (number + 1).is_power_of_two() {
+            analyze(&cohort, &sides).await?;
+        }
     }
     analyze(&cohort, &sides).await?;
     let states = finished(&cohort, &sides).await?;

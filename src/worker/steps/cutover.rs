@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART, milliseconds, signed};
+use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
+use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side};
@@ -61,7 +62,7 @@ async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership)
     match bring(cohort, sides, ownership, None).await {
         // A shared row may have been written between the two reads; inside the pause that cannot be.
         Err(Error::Refused { .. }) => {
-            tracing::info!("the difference cannot be brought before the pause")
+            tracing::info!("the difference cannot be brought before the pause");
         }
         outcome => drop(outcome?),
     }

@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
-use super::cohort::{Cohort, Sides, blocker, milliseconds};
+use super::cohort::{Cohort, Sides};
 use super::removal::{self, Members};
+use super::reporting::{blocker, milliseconds};
 use super::resume;
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger;
@@ -41,7 +42,7 @@ async fn give_back(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> 
             blocker(
                 "CutOverAlready",
                 "godwit.ownership",
-                "The target was the cohort's owner; it can only go back by Freeze, Return, Verify and Reopen.".into(),
+                "The target was the cohort's owner; it can only go back by Freeze, Return, Verify and Reopen.",
             ),
         ));
     }

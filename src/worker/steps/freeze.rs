@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cohort::{Cohort, milliseconds};
+use super::cohort::Cohort;
+use super::reporting::milliseconds;
 use super::resume;
 use crate::contract::{Owner, Report, ReportResult};
 use crate::worker::{Error, Job};

@@ -4,7 +4,8 @@
 
 use tokio_postgres::{SimpleQueryMessage, Transaction};
 
-use super::cohort::{Cohort, Sides, blocker};
+use super::cohort::{Cohort, Sides};
+use super::reporting::blocker;
 use crate::contract::{Finding, QueryPair, Side};
 use crate::worker::Error;
 use crate::worker::error::Fault;
@@ -32,13 +33,12 @@ pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]
                 "CheckWithoutNumber",
                 &pair.name,
                 "A query of the check returned no row or NULL, so nothing was compared; let it return a number, with coalesce where \
-                 there may be no rows."
-                    .into(),
+                 there may be no rows.",
             ));
             continue;
         };
         if !agree(&sides.target, (&source, &target), pair).await? {
-            findings.push(blocker(DIFFERS, &pair.name, "The two sides differ by more than the tolerance.".into()));
+            findings.push(blocker(DIFFERS, &pair.name, "The two sides differ by more than the tolerance."));
         }
     }
     Ok(findings)

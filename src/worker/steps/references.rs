@@ -6,10 +6,9 @@ use crate::contract::Owner;
 use crate::worker::Error;
 use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
 use crate::worker::postgres::landing::Landing;
-use crate::worker::postgres::ledger;
 use crate::worker::postgres::model::entry;
-use crate::worker::postgres::remnant::Found;
 use crate::worker::postgres::restore_point::RestoreWriter;
+use crate::worker::postgres::{ledger, remnant};
 
 use super::cohort::{Cohort, Sides};
 use super::snapshot;
@@ -26,7 +25,7 @@ pub async fn bring(
     if portions.is_empty() || ownership.owner == Owner::Target {
         return Ok(Brought::default());
     }
-    let found = Found::load(&*sides.target).await?;
+    let own = remnant::tables_with_own_rows(&*sides.target).await?;
     let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(&ownership).await?;
@@ -35,7 +34,7 @@ pub async fn bring(
         landing: &landing,
         scope: &cohort.scope,
         catalog: &cohort.target_catalog,
-        extra: Extra::KeepUsed { own: found.with_rows() },
+        extra: Extra::KeepUsed { own },
         expected: None,
     };
     let brought = bringing.bring(&portions, restore).await?;

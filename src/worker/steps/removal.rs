@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::cohort::{Cohort, Sides, blocker, signed};
+use super::cohort::{Cohort, Sides};
 use super::copy::chunks;
+use super::reporting::{blocker, signed};
 use crate::contract::{Owner, exit};
 use crate::worker::Error;
 use crate::worker::postgres::difference::Portion;
@@ -33,10 +34,11 @@ pub async fn remove(cohort: &Cohort<'_>, sides: &mut Sides, members: Members) ->
             blocker(
                 "NotOwnedBySource",
                 "godwit.ownership",
-                "The source does not own the cohort, so its rows on the target are not removed; freeze it and go back first.".into(),
+                "The source does not own the cohort, so its rows on the target are not removed; freeze it and go back first.",
             ),
         ));
     }
+    refuse_while_referred_to(cohort, sides).await?;
     let mut removed = 0;
     let chunks: BTreeSet<i32> = chunks(cohort, sides).await?;
     // New customers first: they may refer to older ones.
@@ -49,6 +51,13 @@ pub async fn remove(cohort: &Cohort<'_>, sides: &mut Sides, members: Members) ->
     Ok(removed)
 }
 
+/// On the target an application may have linked other cohorts' customers to these; nobody but its users can say what becomes of that.
+async fn refuse_while_referred_to(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
+    let target = super::snapshot::of(&mut sides.target).await?;
+    let catalogue = (&cohort.scope, &cohort.target_catalog);
+    closure::refuse(&closure::from_others(&target, catalogue, cohort.entry, None).await?)
+}
+
 /// Released customers are the unassigned's owner's: while that is the target, they must stay under their own entry.
 async fn unassigned_are_sources(sides: &Sides) -> Result<bool, Error> {
     let unassigned = ledger::ownership(&*sides.target, entry::UNASSIGNED).await?;
@@ -58,6 +67,7 @@ async fn unassigned_are_sources(sides: &Sides) -> Result<bool, Error> {
 async fn remove_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership, chunk: i32) -> Result<u64, Error> {
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(ownership).await?;
+    hold_rows(&landing, cohort, chunk).await?;
     let mut removed = 0;
     for owned in cohort.scope.owned.iter().rev() {
         let delete = delete_of_entry(owned, cohort.entry, Some((chunk, chunk)));
@@ -74,6 +84,23 @@ async fn remove_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Owners
     landing.commit().await?;
     cohort.job.progress.advance(removed);
     Ok(removed)
+}
+
+/// Whoever was about to refer to the rows has finished or will fail; then nobody may have done it.
+async fn hold_rows(landing: &Landing<'_>, cohort: &Cohort<'_>, chunk: i32) -> Result<(), Error> {
+    let chunks = Some((chunk, chunk));
+    for owned in &cohort.scope.owned {
+        let hold = format!(
+            "select count(*) from (select 1 {} for update of t) as held",
+            owned.from_entry(cohort.entry, chunks)
+        );
+        landing
+            .batch_execute(&hold)
+            .await
+            .map_err(Error::database(format!("hold the rows of {}", owned.table.name)))?;
+    }
+    let catalogue = (&cohort.scope, &cohort.target_catalog);
+    closure::refuse(&closure::from_others(landing, catalogue, cohort.entry, chunks).await?)
 }
 
 /// The rows are found through their own key: a table can be joined to its customers only as a whole.

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cohort::{Cohort, Sides, blocker, milliseconds, signed};
+use super::cohort::{Cohort, Sides};
 use super::removal::{self, Members};
+use super::reporting::{blocker, milliseconds, signed};
 use super::{references, resume};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::{Error, Job};
@@ -48,7 +49,7 @@ async fn open(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
                     blocker(
                         "NotFrozen",
                         "godwit.ownership",
-                        "The target is still the owner; Freeze, Return and Verify come first.".into(),
+                        "The target is still the owner; Freeze, Return and Verify come first.",
                     ),
                 ));
             }

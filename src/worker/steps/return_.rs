@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_postgres::Transaction;
 
-use super::cohort::{Cohort, RestoreState, Sides, blocker, milliseconds, signed};
+use super::cohort::{Cohort, RestoreState, Sides};
+use super::reporting::{blocker, milliseconds, signed};
 use super::{newborn, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, Side, exit};
 use crate::worker::postgres::compare::Class;
@@ -77,7 +78,7 @@ async fn refuse_unless_frozen(cohort: &Cohort<'_>, sides: &Sides) -> Result<(), 
     }
     Err(Error::refused(
         exit::DATA_DIFFERS,
-        blocker("NotFrozen", "godwit.ownership", "The cohort may still be written; Freeze comes first.".into()),
+        blocker("NotFrozen", "godwit.ownership", "The cohort may still be written; Freeze comes first."),
     ))
 }
 
@@ -211,7 +212,7 @@ async fn restore(
 }
 
 fn tell(report: &mut Report, aside: &[SetAside]) {
-    let sum = |count: fn(&SetAside) -> u64| signed(aside.iter().map(count).sum());
+    let sum = |count: fn(&SetAside) -> u64| signed(aside.iter().map(count).sum::<u64>());
     for (name, count) in [
         ("setAsideInserted", sum(|table| table.inserted)),
         ("setAsideUpdated", sum(|table| table.updated)),

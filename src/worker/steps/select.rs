@@ -6,6 +6,7 @@
 //! between is completed from there and never decided anew. On the source, writers that took a customer for unassigned may still be
 //! in flight when its membership appears: they are waited for (`drain`) before Select ends, and so before the cohort can be closed.
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use futures::{SinkExt, TryStreamExt, try_join};
@@ -51,12 +52,11 @@ pub async fn run(job: &Job, selection: &Selection) -> Result<Report, Error> {
     let target_token = token::take(&target, &cohort.uid, attempt).await?;
     let source_token = token::take(&source, &cohort.uid, attempt).await?;
     let (_, scope) = job.scope(&source).await?;
-    let decision = match recorded(&target, cohort).await? {
-        Some(decision) => decision,
-        None => {
-            let selecting = Selecting { job, scope: &scope, selection };
-            decide(&selecting, &source, (&mut target, &target_token)).await?
-        }
+    let decision = if let Some(decision) = recorded(&target, cohort).await? {
+        decision
+    } else {
+        let selecting = Selecting { job, scope: &scope, selection };
+        decide(&selecting, &source, (&mut target, &target_token)).await?
     };
     mirror(&decision, &target, (&mut source, &source_token), cohort).await?;
     let mut report = report(job, &decision, selection);
@@ -88,15 +88,13 @@ async fn decide(
     token::hold(&transaction, token).await?;
     transaction.batch_execute("lock table godwit.member in share row exclusive mode").await.map_err(failed())?;
     free_name(&transaction, cohort).await?;
-    let entry = next_entry(&transaction, source).await?;
     let choice = choose(selecting, &transaction).await?;
-    transaction
-        .execute(
-            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[&entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
-        )
-        .await
-        .map_err(failed())?;
+    let entry = match ledger::cohort(&transaction, cohort).await? {
+        // It was discarded and starts over: its epoch goes on from where it was.
+        Some(known) => known.entry,
+        None => next_entry(&transaction, source).await?,
+    };
+    register(&transaction, entry, cohort).await?;
     write_members(&transaction, entry, &choice).await?;
     let decision = Decision {
         entry,
@@ -151,6 +149,17 @@ async fn free_name(transaction: &Transaction<'_>, cohort: &Identity) -> Result<(
         .map_err(failed())
 }
 
+async fn register(transaction: &Transaction<'_>, entry: i32, cohort: &Identity) -> Result<(), Error> {
+    transaction
+        .execute(
+            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4) on conflict (entry) do nothing",
+            &[&entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
+        )
+        .await
+        .map(drop)
+        .map_err(Error::database("register the cohort"))
+}
+
 /// One number for both ledgers, used by neither before.
 async fn next_entry(transaction: &Transaction<'_>, source: &Session) -> Result<i32, Error> {
     let highest = |entries: Vec<ledger::Ownership>| entries.iter().map(|one| one.entry).max();
@@ -169,7 +178,7 @@ async fn write_members(transaction: &Transaction<'_>, entry: i32, choice: &Choic
     let mut lines = String::new();
     for member in &choice.members {
         let key = escape(&String::from_utf8_lossy(choice.customers.key(member.customer)));
-        lines.push_str(&format!("{key}\t{entry}\t{}\t{}\n", member.group, member.chunk));
+        let _ = writeln!(lines, "{key}\t{entry}\t{}\t{}", member.group, member.chunk);
         if lines.len() > 64 << 10 {
             let batch = bytes::Bytes::from(std::mem::take(&mut lines));
             sink.feed(batch).await.map_err(failed())?;
@@ -207,7 +216,8 @@ async fn mirror(
     if recorded(source, cohort).await?.is_some() {
         return Ok(());
     }
-    if ledger::cohort(&**source, cohort).await?.is_none() {
+    let members = format!("select count(*) from godwit.member where entry = {}", decision.entry);
+    if source.number("count the cohort's customers", &members).await? == 0 {
         copy_members(decision, target, (source, token), cohort).await?;
     }
     let entries = [entry::UNASSIGNED];
@@ -226,13 +236,7 @@ async fn copy_members(
     let transaction = source.transaction().await.map_err(failed())?;
     token::hold(&transaction, token).await?;
     free_name(&transaction, cohort).await?;
-    transaction
-        .execute(
-            "insert into godwit.ownership (entry, name, uid, owner) values ($1, $2, $3, $4)",
-            &[&decision.entry, &cohort.name, &cohort.uid, &ledger::owner_name(Owner::Source)],
-        )
-        .await
-        .map_err(failed())?;
+    register(&transaction, decision.entry, cohort).await?;
     let select = format!(
         "copy (select customer, entry, customer_group, chunk from godwit.member where entry = {}) to stdout (format text)",
         decision.entry

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, blocker, merge_sum, milliseconds, signed};
+use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, merge_sum};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
+use super::reporting::{blocker, milliseconds, signed};
 use super::{pairs, resume, snapshot};
 use crate::contract::{Finding, QueryPair, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};

@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
-use super::cohort::{Cohort, RestoreState, Sides, blocker, milliseconds, signed};
+use super::cohort::{Cohort, RestoreState, Sides};
 use super::evidence::Evidence;
+use super::reporting::{blocker, milliseconds, signed};
 use super::return_::portions;
 use super::{resume, snapshot};
 use crate::contract::{Finding, Report, ReportResult};

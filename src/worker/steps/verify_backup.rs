@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures::TryStreamExt;
 
-use super::cohort::{milliseconds, signed};
+use super::reporting::{milliseconds, signed};
 use crate::contract::{EvidenceRef, Finding, Report, ReportResult, Severity};
 use crate::worker::error::Fault;
 use crate::worker::postgres::identifier::{TableName, quote_identifier, quote_literal};
@@ -278,7 +278,9 @@ impl Trial<'_> {
                 Err(error) => Err(error),
             };
             let problem = match restored {
-                Ok(state) if (state.last, state.called) == (backup.last_value, backup.is_called) => continue,
+                Ok(state) if (state.last, state.called) == (backup.last_value, backup.is_called) => {
+                    continue;
+                }
                 Ok(_) => "its value differs from the backup's".to_owned(),
                 Err(Error::Database { source, .. }) => source.to_string(),
                 Err(error) => return Err(error),
