@@ -59,15 +59,6 @@ app.kubernetes.io/part-of: godwit
 {{- end -}}
 {{- end -}}
 
-{{- /* Resources as the operator reads them: cpu=200m,memory=256Mi. */ -}}
-{{- define "godwit.quantities" -}}
-{{- $pairs := list -}}
-{{- range $name, $amount := . -}}
-{{- $pairs = append $pairs (printf "%s=%v" $name $amount) -}}
-{{- end -}}
-{{- join "," $pairs -}}
-{{- end -}}
-
 {{- /* What the operator does in every namespace it looks after. It can read no Secret. */ -}}
 {{- define "godwit.rules" -}}
 - apiGroups: [godwit.dev]
