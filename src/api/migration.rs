@@ -73,20 +73,20 @@ pub struct MigrationSpec {
     pub coexistence: Coexistence,
     /// How to go back after a cutover. Required: there is no default. Fixed once started.
     pub rollback: Rollback,
-    /// What is compared beside every row.
+    /// What is compared beside every row. Default: nothing more.
     #[serde(default)]
     pub validation: Validation,
-    /// How cohorts advance.
+    /// How cohorts advance. Default: one at a time, soaking 24h each, reverted when a copy or validation fails.
     #[serde(default)]
     pub rollout: Rollout,
     /// Measurements that gates and triggers refer to. Changeable at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<Check>,
     /// Checks that must pass before a step. Changeable at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["check".into()]))]
     pub gates: Vec<Gate>,
     /// Checks that act when they fail after a cutover. Changeable at any time.
@@ -166,7 +166,7 @@ pub struct Dataset {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["table".into()]))]
     pub owners: Vec<OwnerPath>,
-    /// How both sides draw new keys without meeting.
+    /// How both sides draw new keys without meeting. Default: Gap.
     #[serde(default)]
     pub keys: Keys,
 }
@@ -189,7 +189,7 @@ pub struct OwnerPath {
     #[schemars(length(min = 3, max = 128), regex(pattern = pattern::TABLE))]
     pub table: String,
     /// Columns of the foreign key.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 63)))]
+    #[schemars(length(min = 1, max = 4), inner(length(min = 1, max = 63)))]
     pub via: Vec<String>,
 }
 
@@ -482,7 +482,7 @@ pub struct MigrationStatus {
     pub admitted: Vec<String>,
     /// Checks measured for the migration itself (gates before Finalize).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<CheckStatus>,
     /// The migration-wide way back that is under way or was taken.
