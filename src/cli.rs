@@ -68,6 +68,7 @@ struct ControllerArgs {
 
 /// The pods of the Jobs.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the fields are the names of the flags")]
 struct PodArgs {
     /// Image of the Jobs' pods, usually the operator's own.
     #[arg(long, env = "GODWIT_WORKER_IMAGE")]

@@ -1,6 +1,8 @@
 //! The rooms name only their neighbours: the arrows of `src/lib.rs`, kept by parsing the sources.
 //! Grouped, renamed, relative and inline paths count too; the second case proves that a leak is found.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -57,7 +57,7 @@ pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(error, lease = settings.name, "Lease could not be acquired")
+                tracing::warn!(error, lease = settings.name, "Lease could not be acquired");
             }
         }
         tokio::time::sleep(settings.retry).await;

@@ -97,8 +97,14 @@ fn ok(lease: &Value) -> Response<Body> {
     Response::new(Body::from(serde_json::to_vec(lease).unwrap()))
 }
 
+/// As the API server answers: the client library tells answers apart by their reason.
 fn status(code: StatusCode) -> Response<Body> {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "No", "code": code.as_u16()});
+    let reason = match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::CONFLICT => "Conflict",
+        _ => "ServiceUnavailable",
+    };
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": reason, "code": code.as_u16()});
     let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap()));
     *response.status_mut() = code;
     response
@@ -195,11 +201,12 @@ async fn the_clock_that_a_holder_wrote_is_not_believed() {
     let server = Server::new();
     drop(acquire(&server.client(), &settings("a")).await);
     for renewed in ["2001-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z"] {
-        let mut lease = server.lease.lock().unwrap();
-        lease.as_mut().unwrap()["spec"]["renewTime"] = json!(renewed);
-        lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("a");
-        bump(lease.as_mut().unwrap());
-        drop(lease);
+        {
+            let mut lease = server.lease.lock().unwrap();
+            lease.as_mut().unwrap()["spec"]["renewTime"] = json!(renewed);
+            lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("a");
+            bump(lease.as_mut().unwrap());
+        }
         let began = Instant::now();
         let taken = tokio::time::timeout(LONG, acquire(&server.client(), &settings("b"))).await;
         assert!(taken.is_ok(), "{renewed}");
