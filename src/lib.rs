@@ -7,7 +7,7 @@
 //! - [`build`]: a decision becomes Kubernetes objects. Pure. Names `api`, `contract` and the types of `plan`.
 //! - [`controller`]: the only room with a Kubernetes client: observe, record, perform.
 //! - [`worker`]: the data plane inside a Job. Names `contract` only.
-//! - [`reference`]: the reference pages, made from the constants of `api`, `plan` and `contract`.
+//! - [`mod@reference`]: the reference pages, made from the constants of `api`, `plan` and `contract`.
 //! - [`cli`]: the only reader of flags and environment; [`server`], [`metrics`], [`telemetry`] serve the operator.
 //!
 //! `tests/rooms_do_not_leak.rs` keeps the arrows.

@@ -115,7 +115,7 @@ fn largest(schema: &Value, name: &str, number: usize) -> Value {
             let fields = schema["properties"].as_object().into_iter().flatten();
             let is_check = schema["properties"].get("passWhen").is_some();
             fields
-                .filter(|(name, _)| !is_smaller_choice(name) && !(is_check && name.as_str() == "validation"))
+                .filter(|(name, _)| !(is_smaller_choice(name) || is_check && name.as_str() == "validation"))
                 .map(|(name, field)| (name.clone(), largest(field, name, number)))
                 .collect()
         }
