@@ -18,7 +18,8 @@ use crate::contract::{
 };
 use crate::controller::{self, LeaseSettings, Settings};
 use crate::metrics::Metrics;
-use crate::server::{self, Readiness};
+use crate::readiness::Readiness;
+use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::worker;
 use crate::worker::storage::Credentials;
