@@ -1,7 +1,11 @@
 //! What the chart promises, as far as plain files show it: the same definitions as in code, and no right to read a Secret.
-//! Run by `cargo test`. Rendering is tested where helm is: in the tiers that have a cluster.
+//! Run by `cargo test`. What helm renders is tested by `make test-chart`, which says where helm is.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use serde_json::Value;
 
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/godwit")
@@ -38,5 +42,108 @@ fn no_role_of_the_chart_names_secrets_or_everything() {
             let grants = line.starts_with("resources:") || line.starts_with("verbs:");
             assert!(!(grants && (line.contains("secrets") || line.contains('*'))), "{path}: {line}");
         }
+    }
+}
+
+/// What helm renders, or None where no helm is.
+fn rendered(arguments: &[&str]) -> Option<Vec<Value>> {
+    let Some(helm) = std::env::var_os("GODWIT_HELM").filter(|path| Path::new(path).exists()) else {
+        eprintln!("GODWIT_HELM names no helm: run `make test-chart`");
+        return None;
+    };
+    let mut command = Command::new(helm);
+    command.args(["template", "godwit"]).arg(chart()).args(["--namespace", "ops"]).args(arguments);
+    let output = command.output().expect("helm can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("helm renders text");
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    let objects = documents.map(|document| Value::deserialize(document).expect("helm renders YAML"));
+    Some(objects.filter(|object| !object.is_null()).collect())
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+fn grants(role: &Value, resource: &str) -> Vec<String> {
+    let rules = role["rules"].as_array().expect("a role has rules");
+    let matching =
+        rules.iter().filter(|rule| rule["resources"].as_array().is_some_and(|all| all.iter().any(|r| r == resource)));
+    matching
+        .flat_map(|rule| rule["verbs"].as_array().cloned().unwrap_or_default())
+        .filter_map(|verb| verb.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn the_operators_pod_is_restricted() {
+    let Some(objects) = rendered(&[]) else { return };
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0]["securityContext"];
+    assert_eq!(container["allowPrivilegeEscalation"], false);
+    assert_eq!(container["readOnlyRootFilesystem"], true);
+    assert_eq!(container["capabilities"]["drop"][0], "ALL");
+}
+
+#[test]
+fn definitions_are_kept_when_the_release_goes_and_are_otherwise_those_in_the_files() {
+    let Some(objects) = rendered(&[]) else { return };
+    let definitions = of_kind(&objects, "CustomResourceDefinition");
+    assert_eq!(definitions.len(), 3);
+    for definition in definitions {
+        assert_eq!(definition["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        let name = definition["metadata"]["name"].as_str().unwrap().trim_end_matches(".godwit.dev");
+        let file = chart().join(format!("files/crds/godwit.dev_{name}.yaml"));
+        let written: Value = serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(definition["spec"], written["spec"]);
+    }
+    let Some(without) = rendered(&["--set", "crds.enabled=false"]) else { return };
+    assert!(of_kind(&without, "CustomResourceDefinition").is_empty());
+}
+
+#[test]
+fn with_namespaces_named_the_operator_has_no_right_elsewhere() {
+    let Some(objects) = rendered(&["--set", "watchNamespaces={crm,shop}"]) else { return };
+    assert!(of_kind(&objects, "ClusterRoleBinding").is_empty());
+    let mut namespaces: Vec<&str> = of_kind(&objects, "RoleBinding")
+        .iter()
+        .filter_map(|binding| binding["metadata"]["namespace"].as_str())
+        .collect();
+    namespaces.sort_unstable();
+    assert_eq!(namespaces, ["crm", "ops", "shop"]);
+}
+
+#[test]
+fn nobody_may_approve_but_those_to_whom_the_approvers_role_is_bound() {
+    let Some(objects) = rendered(&[]) else { return };
+    let can: Vec<&Value> = of_kind(&objects, "ClusterRole")
+        .into_iter()
+        .filter(|role| grants(role, "approvals").iter().any(|v| v == "create"))
+        .collect();
+    assert_eq!(can.len(), 1);
+    assert_eq!(can[0]["metadata"]["name"], "godwit-approver");
+    let labels = can[0]["metadata"]["labels"].as_object().unwrap();
+    assert!(labels.keys().all(|label| !label.contains("aggregate")), "{labels:?}");
+}
+
+#[test]
+fn every_value_of_the_chart_is_rendered() {
+    let values = chart().join("ci/full-values.yaml");
+    let arguments = ["--values", values.to_str().unwrap(), "--api-versions", "monitoring.coreos.com/v1"];
+    let Some(objects) = rendered(&arguments) else { return };
+    for kind in ["PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"] {
+        assert_eq!(of_kind(&objects, kind).len(), 1, "{kind}");
+    }
+    let deployment = of_kind(&objects, "Deployment")[0].to_string();
+    for value in [
+        "registry.example/godwit@sha256:aaaa",
+        "registry.example/godwit-worker:v1",
+        "crm,billing",
+        "cpu=500m,memory=512Mi",
+        "info,godwit=debug",
+    ] {
+        assert!(deployment.contains(value), "{value}");
     }
 }

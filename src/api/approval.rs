@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pattern;
+
 /// A yes or no to one step of one Migration or Cohort.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
     shortname = "gapp",
     category = "godwit",
     derive = "PartialEq",
+    cel,
     doc = "A person's yes or no to one step of a Migration or Cohort, bound to the digest of what was looked at. Immutable: to change your mind, delete it and create another. Who may approve is who may create approvals.godwit.dev.",
     selectable = ".spec.subject.name",
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.subject.kind"),
@@ -54,7 +57,7 @@ pub struct Subject {
     /// Migration or Cohort.
     pub kind: SubjectKind,
     /// Name of the object.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(length(min = 1, max = 50), regex(pattern = pattern::OBJECT_NAME))]
     pub name: String,
 }
 

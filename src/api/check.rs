@@ -7,12 +7,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::DurationString;
+use super::pattern;
 
 /// A measurement that gates and triggers refer to by name; exactly one source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.prometheus), has(self.http), has(self.sql), has(self.job), has(self.condition), has(self.validation)].filter(x, x).size() == 1")
-    .message(Message::Expression("'check ' + self.name + ' needs exactly one of prometheus, http, sql, job, condition, validation'".into())).field_path(".name"))]
+    .message(Message::Expression("'check ' + self.name + ' needs exactly one of prometheus, http, sql, job, condition, validation'".into())))]
 #[x_kube(validation = Rule::new("has(self.condition) || has(self.passWhen)")
     .message(Message::Expression("'check ' + self.name + ' needs passWhen: a CEL expression over value, values and samples, such as value < 5.0'".into()))
     .reason(Reason::FieldValueRequired).field_path(".passWhen"))]
@@ -25,7 +26,7 @@ use super::duration::DurationString;
     .message(Message::Expression("'timeout must lie between 1s and 30s, not ' + self.timeout".into())).field_path(".timeout"))]
 pub struct Check {
     /// Name that gates and triggers use; unique in the migration. Changeable at any time.
-    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40), regex(pattern = pattern::LABEL))]
     pub name: String,
     /// An instant query to a Prometheus server; each sample of the answer is one of `values`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,8 +46,7 @@ pub struct Check {
     /// Integrity of the cohort's rows on the side that owns them; `value` is the number of violations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationSource>,
-    /// CEL expression that is true when the measurement is good. Sees `value` (the first number), `values` (all of
-    /// this measurement) and `samples` (the first numbers of the latest measurements, newest last). Numbers are doubles: write `value < 5.0`.
+    /// CEL expression that is true when the measurement is good. Sees `value` (the first number), `values` (all of this measurement) and `samples` (the first numbers of the latest measurements, newest last). Numbers are doubles: write `value < 5.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub pass_when: Option<String>,
@@ -93,9 +93,9 @@ pub enum OnNoData {
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusSource {
     /// Base URL of the server, such as `http://prometheus.monitoring:9090`. Redirects to another host are not followed.
-    #[schemars(length(min = 8, max = 512), regex(pattern = r"^https?://[^\s@]+$"))]
+    #[schemars(length(min = 8, max = 512), regex(pattern = pattern::URL))]
     pub address: String,
-    /// `PromQL` query, evaluated at the time of the measurement.
+    /// PromQL query, evaluated at the time of the measurement.
     #[schemars(length(min = 1, max = 2048))]
     pub query: String,
 }
@@ -105,7 +105,7 @@ pub struct PrometheusSource {
 #[serde(rename_all = "camelCase")]
 pub struct HttpSource {
     /// URL to get. Redirects to another host are not followed; link-local and metadata addresses are refused.
-    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^\s@]+$"))]
+    #[schemars(length(min = 8, max = 1024), regex(pattern = pattern::URL))]
     pub url: String,
     /// JSON pointer (RFC 6901) to the number in the answer, such as `/errors/rate`; absent: the value is the status code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,15 +140,15 @@ pub struct JobSource {
     pub image: String,
     /// Entry point; default: the image's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 1024)))]
+    #[schemars(length(max = 16), inner(length(max = 256)))]
     pub command: Vec<String>,
     /// Arguments; default: the image's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 1024)))]
+    #[schemars(length(max = 16), inner(length(max = 512)))]
     pub args: Vec<String>,
     /// Environment variables beside `GODWIT_STEP`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
 }
@@ -157,16 +157,16 @@ pub struct JobSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.value) != has(self.secretKeyRef)")
-    .message(Message::Expression("'variable ' + self.name + ' needs exactly one of value, secretKeyRef'".into())).field_path(".name"))]
+    .message(Message::Expression("'variable ' + self.name + ' needs exactly one of value, secretKeyRef'".into())))]
 #[x_kube(validation = Rule::new("!self.name.startsWith('GODWIT_')")
-    .message(Message::Expression("'variable ' + self.name + ': names that begin with GODWIT_ are reserved'".into())).reason(Reason::FieldValueForbidden).field_path(".name"))]
+    .message(Message::Expression("'variable ' + self.name + ' cannot be set: names that begin with GODWIT_ are reserved'".into())).reason(Reason::FieldValueForbidden).field_path(".name"))]
 pub struct EnvVar {
     /// Name of the variable; `GODWIT_…` is reserved.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
     /// The value itself. Not for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub value: Option<String>,
     /// Key of a Secret in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,7 +178,7 @@ pub struct EnvVar {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret. The operator never reads it; only Jobs do.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
     pub name: String,
     /// Key within the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
@@ -260,15 +260,15 @@ pub enum GatedStep {
 /// A check that acts when it fails after a cohort's cutover; signed in advance by being in the spec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.during) || duration(self.during) >= duration('1s')")
-    .message(Message::Expression("'during must be at least 1s, not ' + self.during".into())).field_path(".during"))]
+#[x_kube(validation = Rule::new("!has(self.during) || duration(self.during) >= duration('1s') && duration(self.during) <= duration('8760h')")
+    .message(Message::Expression("'during must lie between 1s and 8760h (a year), not ' + self.during".into())).field_path(".during"))]
 pub struct Trigger {
     /// Name of the check.
     #[schemars(length(min = 1, max = 40))]
     pub check: String,
-    /// What the failure would mean: `DataLoss`, `CoreWorkflow`, `Integration`, `Adoption` or `Security`.
+    /// What the failure would mean: DataLoss, CoreWorkflow, Integration, Adoption or Security.
     pub category: TriggerCategory,
-    /// What is done: Alert (an event and status), Pause (the migration holds), `RollbackCohort` or `RollbackMigration`.
+    /// What is done: Alert (an event and status), Pause (the migration holds), RollbackCohort or RollbackMigration.
     pub action: TriggerAction,
     /// Enforce (default) acts; Observe only records what would have been done.
     #[serde(default)]
@@ -288,7 +288,7 @@ pub enum TriggerCategory {
     Security,
 }
 
-/// What is done: Alert, Pause, `RollbackCohort` or `RollbackMigration`.
+/// What is done: Alert, Pause, RollbackCohort or RollbackMigration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TriggerAction {
     // Ordered from mild to grave: when several fire at once, the gravest wins.

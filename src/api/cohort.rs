@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::duration::DurationString;
+use super::pattern;
 use super::status::{
     CheckStatus, Evidence, FindingStatus, HandledCommand, HistoryEntry, PlanStatus, ProgressStatus,
     ReversibilityStatus, RollbackStatus, StepStatus,
@@ -26,9 +27,9 @@ use super::status::{
     cel,
     doc = "Customers of a Migration that move together: selected once, copied, validated, cut over, watched, and brought back if a trigger fails.",
     validation = Rule::new("self.metadata.name.size() <= 50")
-        .message(Message::Expression("'metadata.name may have 50 characters at most'".into())),
+        .message(Message::Expression("'metadata.name may have 50 characters at most, because the names of Jobs are made from it'".into())),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.select == oldSelf.spec.select")
-        .message(Message::Expression("'spec.select is frozen since the cohort started; create another Cohort instead'".into()))
+        .message(Message::Expression("'spec.select is frozen once the cohort has started; create another Cohort for other customers'".into()))
         .reason(Reason::FieldValueForbidden).field_path(".spec.select"),
     selectable = ".spec.migrationRef.name",
     selectable = ".status.phase",
@@ -41,15 +42,15 @@ use super::status::{
     printcolumn(name = "Step", type_ = "string", json_path = ".status.step.name", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].message", priority = 1),
-    printcolumn(name = "ETA", type_ = "date", json_path = ".status.progress.estimatedCompletionTime", priority = 1),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.progress.estimatedCompletionTime", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.migrationRef == oldSelf.migrationRef")
     .message(Message::Expression("'migrationRef is immutable; create another Cohort for ' + self.migrationRef.name".into()))
     .reason(Reason::FieldValueForbidden).field_path(".migrationRef"))]
-#[x_kube(validation = Rule::new("!has(self.soak) || duration(self.soak) >= duration('0s')")
-    .message(Message::Expression("'soak is not a usable duration: ' + self.soak".into())).field_path(".soak"))]
+#[x_kube(validation = Rule::new("!has(self.soak) || duration(self.soak) <= duration('8760h')")
+    .message(Message::Expression("'soak may be 8760h (a year) at most, not ' + self.soak".into())).field_path(".soak"))]
 pub struct CohortSpec {
     /// The Migration that this cohort belongs to. Immutable.
     pub migration_ref: MigrationRef,
@@ -71,7 +72,7 @@ pub struct CohortSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct MigrationRef {
     /// Name of the Migration.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(length(min = 1, max = 50), regex(pattern = pattern::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -83,8 +84,8 @@ pub struct MigrationRef {
 #[x_kube(validation = Rule::new("!has(self.riskBy) || has(self.percent)")
     .message(Message::Expression("'riskBy orders the customers that percent chooses from; it has no meaning without percent'".into()))
     .reason(Reason::FieldValueForbidden).field_path(".riskBy"))]
-#[x_kube(validation = Rule::new("!has(self.percent) || (type(self.percent) == int ? (int(self.percent) > 0 && int(self.percent) <= 100) : (string(self.percent).matches('^(100|[0-9]{1,2}([.][0-9]{1,3})?)%$') && !string(self.percent).matches('^0{1,2}([.]0{1,3})?%$')))")
-    .message(Message::Expression("'percent must be above 0 and at most 100, a whole number such as 1 or a string such as \"0.1%\"'".into())).field_path(".percent"))]
+#[x_kube(validation = Rule::new("!has(self.percent) || string(self.percent).matches('^(100%?|[1-9][0-9]?%?|[1-9][0-9]?[.][0-9]{1,3}%|0[.](00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2})%)$')")
+    .message(Message::Expression("'percent must be above 0 and at most 100, a whole number such as 1 or a string such as \"0.1%\", not ' + string(self.percent)".into())).field_path(".percent"))]
 pub struct Select {
     /// Share of all customers: a whole number such as `1`, or a string such as `"0.1%"`; above 0, at most 100. Linked customers are taken as whole groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,7 +118,7 @@ pub struct CohortStatus {
     /// Generation of the spec that this status is about; -1 before the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Summary for people (may gain values): Pending, Selecting, Copying, Validating, Holding, `CuttingOver`, Soaking, Done, Reverting, `RolledBack`, Stalled, Paused.
+    /// Summary for people (may gain values): Pending, Selecting, Copying, Validating, Holding, CuttingOver, Soaking, Done, Reverting, RolledBack, Stalled, Paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub phase: Option<String>,
@@ -175,13 +176,13 @@ pub struct CohortStatus {
     pub soak_end_time: Option<Time>,
     /// Checks measured for this cohort.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<CheckStatus>,
     /// The way back that is under way or was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<RollbackStatus>,
-    /// The trigger with action Pause or `RollbackMigration` that fired and was not yet answered.
+    /// The trigger with action Pause or RollbackMigration that fired and was not yet answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
     /// What going back would cost now.

@@ -13,8 +13,7 @@ use crate::plan::decision::{JobRequest, Work};
 /// Value of the step label for a check's own container.
 pub const STEP_CHECK: &str = "check";
 
-/// Marks a Job that only occupies the name of an attempt that was given up before its Job was seen.
-pub const LABEL_PLACEHOLDER: &str = "godwit.dev/placeholder";
+pub use crate::api::names::LABEL_PLACEHOLDER;
 
 /// What every child carries.
 pub fn of_child(migration: &Identity) -> BTreeMap<String, String> {

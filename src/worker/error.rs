@@ -208,15 +208,17 @@ impl Error {
 
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } => exit::MISCONFIGURED,
-            Self::ServerTooOld { .. } => exit::MISCONFIGURED,
+            Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } | Self::ServerTooOld { .. } => {
+                exit::MISCONFIGURED
+            }
             Self::Connect { source, .. } | Self::Database { source, .. } => source.exit_code(),
             Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
             Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
-            Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
             Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
-            Self::LedgerMissing { .. } | Self::NotInLedger { .. } => exit::INPUT_MISSING,
+            Self::LedgerMissing { .. }
+            | Self::NotInLedger { .. }
+            | Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
             Self::NewerAttempt { .. }
             | Self::EpochMoved { .. }

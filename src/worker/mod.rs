@@ -138,7 +138,8 @@ impl Job {
 /// Runs the step and returns the process's exit code; the report is durable before an exit code that ends the step.
 pub async fn run(settings: Settings) -> i32 {
     let job = Job::new(&settings);
-    let (code, report) = finish(&job).await;
+    // On the heap: the steps' futures are large, and every caller's would be.
+    let (code, report) = Box::pin(finish(&job)).await;
     job.progress.finish();
     if let Err(error) = write_report(&settings.termination_path, &report) {
         tracing::error!(%error, "the report could not be written");

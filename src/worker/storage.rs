@@ -2,6 +2,7 @@
 //! Called by every step that leaves or reads a file; what is written is digested on the way.
 //! Must not hold a whole file in memory unless the caller named a bound, and must not show a file before it is complete.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -156,6 +157,8 @@ fn digest_text(hash: &[u8]) -> String {
 #[derive(Clone, Debug)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
+    /// Of a storage that is a folder.
+    root: Option<PathBuf>,
     part_bytes: usize,
 }
 
@@ -171,7 +174,11 @@ impl Storage {
             ),
             contract::Storage::S3(s3) => open_bucket(s3, credentials)?,
         };
-        Ok(Self { store, part_bytes: PART_BYTES })
+        let root = match place {
+            contract::Storage::Path(folder) => Some(folder.into()),
+            contract::Storage::S3(_) => None,
+        };
+        Ok(Self { store, root, part_bytes: PART_BYTES })
     }
 
     /// Writes a small file at once.
@@ -286,12 +293,23 @@ impl Storage {
         }
     }
 
-    /// Deletes every complete file below a folder.
+    /// Deletes a folder with everything below it, also the parts of files that a killed process left unfinished.
     pub async fn delete_folder(&self, folder: &str) -> Result<(), StorageError> {
         for (path, _) in self.list(folder).await? {
             self.delete(&path).await?;
         }
-        Ok(())
+        let Some(root) = &self.root else {
+            return Ok(());
+        };
+        let location = root.join(parse(folder)?.as_ref());
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(location)).await;
+        match removed.map_err(std::io::Error::other).and_then(|removed| removed) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StorageError::Delete {
+                path: folder.into(),
+                source: object_store::Error::Generic { store: "folder", source: Box::new(source) },
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -94,12 +94,18 @@ async fn of_two_writers_of_a_new_file_one_wins() {
 
 #[tokio::test]
 async fn a_folder_is_deleted_with_what_lies_below_it_and_nothing_else() {
-    let (_folder, storage) = folder();
+    let (folder, storage) = folder();
     for path in ["a/1/x", "a/1/y/z", "a/2/x", "a/10/x"] {
         storage.put_bytes(path, "x").await.unwrap();
     }
     storage.delete_folder("a/1").await.unwrap();
     storage.delete_folder("a/1").await.unwrap();
+    // What a killed writer leaves goes too.
+    let mut killed = storage.writer("a/2/y/part", 0).unwrap();
+    killed.write(&[1; 200]).await.unwrap();
+    std::mem::forget(killed);
+    storage.delete_folder("a/2/y").await.unwrap();
+    assert!(!folder.path().join("a/2/y").exists());
     let mut left = storage.list("a").await.unwrap();
     left.sort();
     assert_eq!(left, [("a/10/x".to_owned(), 1), ("a/2/x".to_owned(), 1)]);

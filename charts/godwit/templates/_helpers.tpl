@@ -89,6 +89,14 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Why a Job has no pod, or a pod no container, is told by events alone.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
+# Where its namespace is being deleted too, no Job can put the databases in order any more.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 {{- range .Values.rbac.conditionReaders }}
 - apiGroups: {{ toJson .apiGroups }}
   resources: {{ toJson .resources }}

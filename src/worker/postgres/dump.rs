@@ -94,15 +94,15 @@ pub async fn apply(uri: &str, sql: &[u8]) -> Result<Vec<String>, Error> {
         .spawn()
         .map_err(failed("psql"))?;
     let input = child.stdin.take();
-    let feed = async {
+    let feeding = async {
         if let Some(mut input) = input {
             input.write_all(sql).await?;
             input.shutdown().await?;
         }
         Ok::<_, std::io::Error>(())
     };
-    let (fed, output) = tokio::join!(feed, child.wait_with_output());
-    fed.map_err(failed("psql"))?;
+    let (written, output) = tokio::join!(feeding, child.wait_with_output());
+    written.map_err(failed("psql"))?;
     let output = output.map_err(failed("psql"))?;
     if !output.status.success() {
         return Err(failed("psql")(format!("it ended with {}", output.status)));

@@ -2,6 +2,7 @@
 //! Installed by Prepare, closed and opened by Cutover, Freeze and Reopen, removed by Finalize, Reset and Cleanup.
 //! Must let Godwit's own sessions pass by epoch only, and must never wait long for a lock: the application queues behind it.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
@@ -73,7 +74,8 @@ async fn install_table(session: &mut Session, fenced: Fenced<'_>, table: &Table)
     }
     // `only`: servers differ in what they do with partitions here, so each is named.
     for (name, trigger) in relations.iter().flat_map(|name| TRIGGERS.map(|trigger| (name, trigger))) {
-        sql.push_str(&format!("alter table only {} enable always trigger {};", name.sql(), quote_identifier(trigger)));
+        let trigger = quote_identifier(trigger);
+        let _ = write!(sql, "alter table only {} enable always trigger {trigger};", name.sql());
     }
     let what = format!("the triggers of {}", table.name);
     with_short_locks(session, &what, &sql).await

@@ -172,7 +172,7 @@ pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
     };
     let is_parent = !owned.path.is_empty()
         && scope.owned.iter().any(|child| child.path.first().is_some_and(|key| key.referenced == owned.table.name));
-    let moved = if is_parent {
+    let keep_writers_below_out = if is_parent {
         format!(
             "if tg_op = 'UPDATE' and v_old_entry is distinct from v_new_entry then
                perform pg_catalog.pg_advisory_xact_lock({LOCK_CLASS}, {MOVES});
@@ -200,7 +200,7 @@ pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
                {admit_new}
              end if;
            end if;
-           {moved}
+           {keep_writers_below_out}
            if tg_op = 'DELETE' then return old; end if;
            return new;
          end",

@@ -3,6 +3,7 @@
 //! Must not talk to a database: SQL text that follows from the types alone is built here, nothing more.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,7 @@ pub enum TableKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalogue")]
 pub struct Table {
     pub name: TableName,
     pub kind: TableKind,
@@ -253,7 +255,7 @@ impl OwnedTable {
                 };
             }
             let to = format!("{prefix}{}", hop + 1);
-            joins.push_str(&format!(" join {} as {to} on {}", key.referenced.sql(), key.condition(&from, &to)));
+            let _ = write!(joins, " join {} as {to} on {}", key.referenced.sql(), key.condition(&from, &to));
             from = to;
         }
         CustomerJoin { joins, customer: format!("{from}.{}", quote_identifier(&self.root_key)) }

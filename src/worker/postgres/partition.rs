@@ -212,6 +212,10 @@ impl Router {
             return Err(RowError::Field);
         }
         let key_in = |columns: &KeyColumns| {
+            // Nearly every key has one column; a list of its own for each row would be felt.
+            if let [only] = columns.places[..] {
+                return Key::of(std::slice::from_ref(&found[only]), &columns.types, route.format);
+            }
             let values: Vec<Field<'_>> = columns.places.iter().map(|at| found[*at].clone()).collect();
             Key::of(&values, &columns.types, route.format)
         };

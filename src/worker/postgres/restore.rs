@@ -112,8 +112,11 @@ pub fn findings_of(error: Error) -> Result<Vec<Finding>, Error> {
     }
 }
 
+/// Customers by their keys.
+pub type Customers = HashSet<Key>;
+
 /// The keys that a query of one column returns, as a backup knows them.
-pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query: &str) -> Result<HashSet<Key>, Error> {
+pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query: &str) -> Result<Customers, Error> {
     let rows = |source: RowError| Error::Rows { source };
     let Some(root) = manifest.owned().next() else {
         return Ok(HashSet::new());
@@ -145,7 +148,7 @@ pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query
 pub async fn restore_customers(
     transaction: &Transaction<'_>,
     (storage, manifest): (&Storage, &Manifest),
-    keys: HashSet<Key>,
+    keys: Customers,
 ) -> Result<Vec<(TableName, Sum)>, Error> {
     let partitions: BTreeSet<u16> = keys.iter().map(|key| key.partition(manifest.partitions)).collect();
     let owned: Vec<Routed> = manifest.owned().map(|table| table.routed.clone()).collect();

@@ -145,6 +145,12 @@ fn decimal(field: &[u8], format: RowFormat) -> Result<String, RowError> {
     Ok(format!("{sign}{zero}{whole}"))
 }
 
+fn append_group(text: &mut String, group: u16) {
+    for divisor in [1000, 100, 10, 1] {
+        text.push(char::from(b'0' + u8::try_from(group / divisor % 10).unwrap_or_default()));
+    }
+}
+
 /// The binary form: groups of four decimal digits, the first one's weight in powers of 10,000, a sign, a display scale.
 fn decimal_digits(field: &[u8]) -> Option<String> {
     const NEGATIVE: u16 = 0x4000;
@@ -172,12 +178,12 @@ fn decimal_digits(field: &[u8]) -> Option<String> {
         text.push('0');
     }
     for position in (0..=weight).rev() {
-        text.push_str(&format!("{:04}", group(position)));
+        append_group(&mut text, group(position));
     }
     text.push('.');
     let last = weight - i32::from(count) + 1;
     for position in (last..0).rev() {
-        text.push_str(&format!("{:04}", group(position)));
+        append_group(&mut text, group(position));
     }
     Some(text)
 }

@@ -78,7 +78,6 @@ pub fn finding(sequence: &Sequence, strategy: KeyStrategy) -> Option<Finding> {
         increment: sequence.increment,
     };
     match strategy {
-        KeyStrategy::None => None,
         KeyStrategy::Gap if sequence.increment < 1 => block(
             "SequenceDescends",
             "The sequence descends, which Gap cannot split; use keys.strategy None and keep the two sides' keys apart yourself.",
@@ -90,7 +89,7 @@ pub fn finding(sequence: &Sequence, strategy: KeyStrategy) -> Option<Finding> {
         KeyStrategy::Parity if sequence.increment != 1 => {
             block("SequenceIncrement", "Parity needs a sequence with increment 1; use keys.strategy Gap.")
         }
-        KeyStrategy::Gap | KeyStrategy::Parity => None,
+        KeyStrategy::Gap | KeyStrategy::Parity | KeyStrategy::None => None,
     }
 }
 

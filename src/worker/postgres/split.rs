@@ -39,15 +39,14 @@ pub async fn split(
         let of_target = sequence::read(&**target, &sequence.name).await?;
         let transaction = begin(source, source_token).await?;
         let recorded = ledger::checkpoint(&transaction, key).await?;
-        let split = match recorded {
-            Some(state) => decode(state)?,
-            None => {
-                if plan.strategy == KeyStrategy::Parity {
-                    sequence::halve_source(&transaction, &sequence.name).await?;
-                }
-                let of_source = sequence::read(&transaction, &sequence.name).await?;
-                sequence::plan(sequence, plan.strategy, (of_source, of_target))?
+        let split = if let Some(state) = recorded {
+            decode(state)?
+        } else {
+            if plan.strategy == KeyStrategy::Parity {
+                sequence::halve_source(&transaction, &sequence.name).await?;
             }
+            let of_source = sequence::read(&transaction, &sequence.name).await?;
+            sequence::plan(sequence, plan.strategy, (of_source, of_target))?
         };
         let Some(split) = split else { continue };
         let state = encode(&split)?;

@@ -206,7 +206,9 @@ mod tests {
                 let rows = stored_rows(&storage, part).await;
                 assert_eq!(rows, expected[usize::from(part.partition)]);
                 let mut sum = Sum::default();
-                rows.iter().for_each(|row| sum.add(row_hash(row)));
+                for row in &rows {
+                    sum.add(row_hash(row));
+                }
                 assert_eq!(sum, part.sum);
             }
             assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);

@@ -2,12 +2,11 @@
 //! sequences and includes. Run by the migration before anything else touches a row.
 //! Must not write to a database, and must not leave anything that looks complete before it is: the manifest comes last.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use futures::TryStreamExt;
 
-use super::backup_include::{find_includes, include_error};
+use super::backup_include::{Include, find_includes, include_error};
 use super::backup_place::{Place, manifest_path, part_name, table_folder};
 use super::reporting::{milliseconds, signed};
 use crate::contract::{Finding, Report, ReportResult, Severity, Side};
@@ -38,9 +37,11 @@ pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     let session = job.reader(Side::Source).await?;
     let snapshot = Snapshot::take(job, &session).await?;
     let backup = Backup { job, session, place: Place::new(storage, &job.input, &snapshot.run) };
-    let manifest = backup.write(snapshot, includes).await?;
-    let found = backup.place.publish(manifest).await?;
-    backup.place.remove_leftovers(&found.0).await;
+    let found = match backup.make(snapshot, includes).await {
+        Ok(found) => found,
+        // The run that came first has removed this one's files; what it made is this attempt's backup.
+        Err(error) => Manifest::find(&backup.place.storage, &path).await?.ok_or(error)?,
+    };
     let mut report = report(path, &found);
     report.timings.insert("backup".into(), milliseconds(started));
     Ok(report)
@@ -111,7 +112,14 @@ struct Backup<'j> {
 }
 
 impl Backup<'_> {
-    async fn write(&self, snapshot: Snapshot, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Manifest, Error> {
+    async fn make(&self, snapshot: Snapshot, includes: Vec<Include>) -> Result<(Manifest, String), Error> {
+        let manifest = self.write(snapshot, includes).await?;
+        let found = self.place.publish(manifest).await?;
+        self.place.remove_leftovers(&found.0).await;
+        Ok(found)
+    }
+
+    async fn write(&self, snapshot: Snapshot, includes: Vec<Include>) -> Result<Manifest, Error> {
         let schema = self.write_schema(&snapshot).await?;
         let scope = &snapshot.scope;
         self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
@@ -163,10 +171,10 @@ impl Backup<'_> {
     }
 
     async fn write_owned(&self, scope: &Scope, partitions: u16) -> Result<Vec<TableBackup>, Error> {
-        let routed = Routed::of_scope(scope);
-        let mut router = Router::new(&routed, &scope.root_key, partitions);
+        let shapes = Routed::of_scope(scope);
+        let mut router = Router::new(&shapes, &scope.root_key, partitions);
         let mut tables = Vec::new();
-        for (at, (owned, routed)) in scope.owned.iter().zip(routed).enumerate() {
+        for (at, (owned, routed)) in scope.owned.iter().zip(shapes).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
             let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
@@ -224,7 +232,7 @@ impl Backup<'_> {
         Ok(sequences)
     }
 
-    async fn write_includes(&self, includes: Vec<(String, Vec<PathBuf>)>) -> Result<Vec<IncludeBackup>, Error> {
+    async fn write_includes(&self, includes: Vec<Include>) -> Result<Vec<IncludeBackup>, Error> {
         let mut stored = Vec::new();
         for (name, paths) in includes {
             let mut files = Vec::new();

@@ -10,8 +10,11 @@ use crate::worker::postgres::manifest::blocker;
 /// A ConfigMap holds 1 MiB at most.
 const MAX_INCLUDE_BYTES: u64 = 16 << 20;
 
+/// An include's name and its files.
+pub type Include = (String, Vec<PathBuf>);
+
 /// The files of each include; a ConfigMap's folder also has entries that begin with two dots, which are its machinery.
-pub fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
+pub fn find_includes(mount: &Path, names: &[String]) -> Result<Vec<Include>, Error> {
     let mut includes = Vec::new();
     for name in names {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {

@@ -73,23 +73,22 @@ impl Place {
     async fn try_remove_leftovers(&self, published: &Manifest) -> Result<(), Error> {
         let root = format!("{}/", migration_folder(&self.migration));
         let files = self.storage.list(&root).await?;
-        let attempt_of = |path: &str| -> Option<i64> { path.strip_prefix(&root)?.split('/').next()?.parse().ok() };
-        let is_manifest = |path: &str, attempt: i64| path == manifest_path(&self.migration, attempt);
+        // `<attempt>/<run>` of a file; of a manifest there is no run.
+        let run_of = |path: &str| -> Option<(i64, String)> {
+            let mut parts = path.strip_prefix(&root)?.split('/');
+            let (attempt, run) = (parts.next()?, parts.next()?);
+            parts.next()?;
+            Some((attempt.parse().ok()?, format!("{root}{attempt}/{run}")))
+        };
         let complete: BTreeSet<i64> = files
             .iter()
-            .filter_map(|(path, _)| attempt_of(path).filter(|attempt| is_manifest(path, *attempt)))
+            .filter_map(|(path, _)| path.strip_prefix(&root)?.strip_suffix("/manifest.json")?.parse().ok())
             .collect();
-        let kept: BTreeSet<&str> = published.files().map(|file| file.path.as_str()).collect();
-        for (path, _) in &files {
-            let leftover = match attempt_of(path) {
-                Some(attempt) if attempt == self.attempt => {
-                    !kept.contains(path.as_str()) && !is_manifest(path, attempt)
-                }
-                Some(attempt) => attempt < self.attempt && !complete.contains(&attempt),
-                None => false,
-            };
-            if leftover {
-                self.storage.delete(path).await?;
+        let kept: BTreeSet<(i64, String)> = published.files().filter_map(|file| run_of(&file.path)).collect();
+        let runs: BTreeSet<(i64, String)> = files.iter().filter_map(|(path, _)| run_of(path)).collect();
+        for (attempt, folder) in runs.difference(&kept) {
+            if *attempt == self.attempt || (*attempt < self.attempt && !complete.contains(attempt)) {
+                self.storage.delete_folder(folder).await?;
             }
         }
         Ok(())

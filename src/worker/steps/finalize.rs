@@ -59,7 +59,7 @@ async fn refuse_unfinished(target: &Session) -> Result<(), Error> {
         exit::DATA_DIFFERS,
         blocker(
             "StillOnSource",
-            others.join(", "),
+            &others.join(", "),
             "The target does not own these entries of the ledger; move their customers first.",
         ),
     ))

@@ -15,6 +15,9 @@ use crate::worker::postgres::session::{Session, side_name};
 /// A pair runs inside the pause: whoever waits for it are the customers.
 const TIMEOUT: &str = "30s";
 
+/// Code of the finding for a pair whose numbers do not agree.
+pub const DIFFERS: &str = "CheckDiffers";
+
 /// Runs every pair; a finding for each that does not agree.
 pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
@@ -35,7 +38,7 @@ pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]
             continue;
         };
         if !agree(&sides.target, (&source, &target), pair).await? {
-            findings.push(blocker("CheckDiffers", &pair.name, "The two sides differ by more than the tolerance."));
+            findings.push(blocker(DIFFERS, &pair.name, "The two sides differ by more than the tolerance."));
         }
     }
     Ok(findings)

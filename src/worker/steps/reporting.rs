@@ -15,11 +15,16 @@ pub fn signed(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-pub fn finding(severity: Severity, code: &str, object: impl ToString, message: impl Into<String>) -> Finding {
+pub fn finding(
+    severity: Severity,
+    code: &str,
+    object: &(impl ToString + ?Sized),
+    message: impl Into<String>,
+) -> Finding {
     Finding { severity, code: code.to_owned(), object: object.to_string(), message: message.into() }
 }
 
-pub fn blocker(code: &str, object: impl ToString, message: impl Into<String>) -> Finding {
+pub fn blocker(code: &str, object: &(impl ToString + ?Sized), message: impl Into<String>) -> Finding {
     finding(Severity::Blocker, code, object, message)
 }
 

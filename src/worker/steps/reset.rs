@@ -67,7 +67,7 @@ async fn refuse_customers_abroad(target: &Session) -> Result<(), Error> {
         exit::DATA_DIFFERS,
         blocker(
             "CohortNotBack",
-            others.join(", "),
+            &others.join(", "),
             "The source does not own these entries of the ledger; roll their cohorts back before the migration.",
         ),
     ))

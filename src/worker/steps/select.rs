@@ -6,6 +6,7 @@
 //! between is completed from there and never decided anew. On the source, writers that took a customer for unassigned may still be
 //! in flight when its membership appears: they are waited for (`drain`) before Select ends, and so before the cohort can be closed.
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use futures::{SinkExt, TryStreamExt, try_join};
@@ -51,12 +52,11 @@ pub async fn run(job: &Job, selection: &Selection) -> Result<Report, Error> {
     let target_token = token::take(&target, &cohort.uid, attempt).await?;
     let source_token = token::take(&source, &cohort.uid, attempt).await?;
     let (_, scope) = job.scope(&source).await?;
-    let decision = match recorded(&target, cohort).await? {
-        Some(decision) => decision,
-        None => {
-            let selecting = Selecting { job, scope: &scope, selection };
-            decide(&selecting, &source, (&mut target, &target_token)).await?
-        }
+    let decision = if let Some(decision) = recorded(&target, cohort).await? {
+        decision
+    } else {
+        let selecting = Selecting { job, scope: &scope, selection };
+        decide(&selecting, &source, (&mut target, &target_token)).await?
     };
     mirror(&decision, &target, (&mut source, &source_token), cohort).await?;
     let mut report = report(job, &decision, selection);
@@ -178,7 +178,7 @@ async fn write_members(transaction: &Transaction<'_>, entry: i32, choice: &Choic
     let mut lines = String::new();
     for member in &choice.members {
         let key = escape(&String::from_utf8_lossy(choice.customers.key(member.customer)));
-        lines.push_str(&format!("{key}\t{entry}\t{}\t{}\n", member.group, member.chunk));
+        let _ = writeln!(lines, "{key}\t{entry}\t{}\t{}", member.group, member.chunk);
         if lines.len() > 64 << 10 {
             let batch = bytes::Bytes::from(std::mem::take(&mut lines));
             sink.feed(batch).await.map_err(failed())?;

@@ -188,7 +188,7 @@ fn refuse_overlap(selecting: &Selecting<'_>, named: &[usize], entries: &[i32]) -
 
 fn refusal(selecting: &Selecting<'_>, code: &str, message: String) -> Error {
     let object = selecting.job.cohort().map_or_else(|_| String::new(), |cohort| cohort.name.clone());
-    let finding: Finding = blocker(code, object, message);
+    let finding: Finding = blocker(code, &object, message);
     Error::refused(exit::DATA_DIFFERS, finding)
 }
 
