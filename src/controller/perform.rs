@@ -71,7 +71,7 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
     }
     let mut effect = Effect::Done;
     for request in &jobs {
-        if unless_terminating(ensure_job(ctx, stage, request).await, Effect::LookAgain)? == Effect::LookAgain {
+        if unless_terminating(ensure_job(ctx, stage, request).await, Effect::Done)? == Effect::LookAgain {
             effect = Effect::LookAgain;
         }
     }
@@ -91,7 +91,7 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
 }
 
 /// A namespace that goes away refuses every create. That must not keep the pass from what can still be done, above all from
-/// letting the object go; the next look sees the namespace's state.
+/// letting the object go; the object's own deletion mark follows and wakes the next pass.
 fn unless_terminating<T>(result: Result<T, Error>, refused: T) -> Result<T, Error> {
     match result {
         Err(Error::Request { attempt, source }) if is_namespace_terminating(&source) => {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -10,7 +9,7 @@ use crate::gate::{Death, Gate};
 use crate::world::{Operator, World, run, until};
 
 async fn holder(world: &World) -> Option<String> {
-    let lease = world.api::<Lease>().get_opt("godwit").await.unwrap()?;
+    let lease = world.leases().get_opt(&world.namespace).await.unwrap()?;
     lease.spec?.holder_identity
 }
 
@@ -49,7 +48,7 @@ fn an_operator_whose_lease_is_taken_by_force_ends() {
         let mut operator = operator(world, "first");
         held_by(world, "first").await;
         let theft = json!({"spec": {"holderIdentity": "thief"}});
-        world.api::<Lease>().patch("godwit", &PatchParams::default(), &Patch::Merge(&theft)).await.unwrap();
+        world.leases().patch(&world.namespace, &PatchParams::default(), &Patch::Merge(&theft)).await.unwrap();
         let error = operator.ended().await.unwrap_err();
         assert!(error.contains("thief"), "{error}");
         assert_eq!(holder(world).await.as_deref(), Some("thief"));

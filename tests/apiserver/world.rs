@@ -14,6 +14,7 @@ use godwit::controller::{self, LeaseSettings, Settings};
 use godwit::metrics::Metrics;
 use godwit::readiness::Readiness;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -110,7 +111,7 @@ impl World {
                 duration: lease,
                 renew_deadline: lease * 4 / 5,
                 retry: Duration::from_millis(200),
-                ..LeaseSettings::new(self.namespace.clone(), "godwit".into(), identity.into())
+                ..LeaseSettings::new("default".into(), self.namespace.clone(), identity.into())
             },
             listen: "127.0.0.1:0".parse().unwrap(),
             instance: identity.into(),
@@ -189,8 +190,12 @@ impl World {
 
     /// A killed operator does not give its lease up; the tests need not wait for it.
     pub async fn clear_lease(&self) {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = self.api();
-        let _ = leases.delete("godwit", &DeleteParams::default()).await;
+        let _ = self.leases().delete(&self.namespace, &DeleteParams::default()).await;
+    }
+
+    /// The lease of this test's operators bears the namespace's name; it stands elsewhere, as an operator's own namespace does.
+    pub fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), "default")
     }
 }
 
