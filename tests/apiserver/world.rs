@@ -12,7 +12,7 @@ use godwit::api::{Cohort, Migration};
 use godwit::build::PodSettings;
 use godwit::controller::{self, LeaseSettings, Settings};
 use godwit::metrics::Metrics;
-use godwit::server::Readiness;
+use godwit::readiness::Readiness;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
