@@ -83,12 +83,17 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+# The route table: written by server-side apply, and watched so that a change by another hand is seen.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Why a Job has no pod, or a pod does not start, stands in warnings alone.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # Where its namespace is being deleted too, no Job can put the databases in order any more.
 - apiGroups: [""]
   resources: [namespaces]
