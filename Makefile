@@ -39,9 +39,10 @@ lint: ## formatting and lints; warnings are errors
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
 .PHONY: generate
-generate: ## write the CRDs anew from the types, also for the chart
+generate: ## write the CRDs (also for the chart) and the reference pages anew from the code
 	cargo run --quiet --locked -- crds --out crds
 	mkdir -p charts/godwit/files/crds && cp crds/*.yaml charts/godwit/files/crds/
+	GODWIT_BLESS=1 cargo test --quiet --locked --test generated_files
 
 .PHONY: docs
 docs: ## the sources' documentation, without warnings

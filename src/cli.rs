@@ -18,7 +18,8 @@ use crate::contract::{
 };
 use crate::controller::{self, LeaseSettings, Settings};
 use crate::metrics::Metrics;
-use crate::server::{self, Readiness};
+use crate::readiness::Readiness;
+use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::worker;
 use crate::worker::storage::Credentials;
@@ -68,6 +69,7 @@ struct ControllerArgs {
 
 /// The pods of the Jobs.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the fields are the names of the flags")]
 struct PodArgs {
     /// Image of the Jobs' pods, usually the operator's own.
     #[arg(long, env = "GODWIT_WORKER_IMAGE")]

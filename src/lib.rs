@@ -7,8 +7,8 @@
 //! - [`build`]: a decision becomes Kubernetes objects. Pure. Names `api`, `contract` and the types of `plan`.
 //! - [`controller`]: the only room with a Kubernetes client: observe, record, perform.
 //! - [`worker`]: the data plane inside a Job. Names `contract` only.
-//! - [`reference`]: the reference pages, made from the constants of `api`, `plan` and `contract`.
-//! - [`cli`]: the only reader of flags and environment; [`server`], [`metrics`], [`telemetry`] serve the operator.
+//! - [`mod@reference`]: the reference pages, made from the constants of `api`, `plan` and `contract`.
+//! - [`cli`]: the only reader of flags and environment; [`server`], [`readiness`], [`metrics`], [`telemetry`] serve the operator.
 //!
 //! `tests/rooms_do_not_leak.rs` keeps the arrows.
 
@@ -19,6 +19,7 @@ pub mod contract;
 pub mod controller;
 pub mod metrics;
 pub mod plan;
+pub mod readiness;
 pub mod reference;
 pub mod server;
 pub mod telemetry;

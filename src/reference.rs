@@ -41,7 +41,8 @@ A reason may be added, none is renamed. `status.phase` is for people only and ma
 {}
 ## Situations
 
-The same for both kinds. The reason that tells the situation stands on `Progressing`, and where `Stalled` is True on that too.
+The same for both kinds. The reason that tells the situation stands on `Progressing`, and on `Stalled`, `Ready`, `Succeeded` and
+`Paused` where it decides them.
 
 ",
         table(["type", "meaning"], kind::ALL)
@@ -49,8 +50,8 @@ The same for both kinds. The reason that tells the situation stands on `Progress
     page += &situations();
     page += "
 Before the operator has seen an object there is no condition, and `status.observedGeneration` is -1: tools that follow the
-kstatus convention (Flux, Helm `--wait`, cli-utils) show it as in progress. *Needs a person* shows as failed, the rest as
-current, so a GitOps sync does not wait for weeks; whoever wants the outcome waits for it:
+kstatus convention (Flux, Helm `--wait`, cli-utils) show it as in progress, as they do while the spec is being looked at. With
+`Stalled` True they show it as failed, else as current, so that no GitOps sync hangs for weeks. Who wants the outcome waits for it:
 
 ```sh
 kubectl wait migrations.godwit.dev/crm --for=condition=Ready
@@ -70,7 +71,7 @@ kubectl wait cohorts.godwit.dev/canary --for=jsonpath='{.status.phase}'=Soaking
     let _ = write!(
         page,
         "\nStatus is bounded: {MAX_HISTORY} entries of history, {MAX_MEASUREMENTS} measurements a check, {MAX_FINDINGS} findings, \
-         {MAX_MESSAGE} characters a message. The rest is in the evidence files. No customer data ever stands in it.\n"
+         {MAX_MESSAGE} characters a message.\nThe rest is in the evidence files. No customer data ever stands in it.\n"
     );
     page
 }

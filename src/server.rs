@@ -2,7 +2,7 @@
 //! Started by the controller's run. Serves what others tell it; must not ask the API server anything.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -12,33 +12,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
-
-/// Whether the operator can do its work, and what is missing.
-#[derive(Debug)]
-pub struct Readiness {
-    missing: RwLock<Option<String>>,
-}
-
-impl Default for Readiness {
-    fn default() -> Self {
-        Self { missing: RwLock::new(Some("the operator is starting".to_owned())) }
-    }
-}
-
-impl Readiness {
-    pub fn ready(&self) {
-        *self.missing.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    pub fn not_yet(&self, missing: String) {
-        *self.missing.write().unwrap_or_else(PoisonError::into_inner) = Some(missing);
-    }
-
-    /// What is missing; `None` when ready.
-    pub fn missing(&self) -> Option<String> {
-        self.missing.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
+use crate::readiness::Readiness;
 
 #[derive(Clone)]
 struct Shown {

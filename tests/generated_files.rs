@@ -1,6 +1,8 @@
 //! What is generated from the code and committed is what the code says, byte for byte.
 //! `make generate` writes the definitions, `GODWIT_BLESS=1 cargo test --test generated_files` the reference pages.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {

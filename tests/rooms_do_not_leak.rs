@@ -1,6 +1,8 @@
 //! The rooms name only their neighbours: the arrows of `src/lib.rs`, kept by parsing the sources.
 //! Grouped, renamed, relative and inline paths count too; the second case proves that a leak is found.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -217,7 +219,12 @@ fn is_below(path: &str, wall: &str) -> bool {
 
 fn leaks(text: &str, module: &[&str], walls: &[&str]) -> Vec<String> {
     let mut found: Vec<_> =
-        Paths::of(text, module).into_iter().filter(|path| walls.iter().any(|wall| is_below(path, wall))).collect();
+        // A room may name itself: `super::*` of its own tests resolves to it.
+        Paths::of(text, module)
+            .into_iter()
+            .filter(|path| !is_below(path, &module.join("::")))
+            .filter(|path| walls.iter().any(|wall| is_below(path, wall)))
+            .collect();
     found.dedup();
     found
 }

@@ -46,8 +46,7 @@ pub struct Check {
     /// Integrity of the cohort's rows on the side that owns them; `value` is the number of violations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationSource>,
-    /// CEL expression that is true when the measurement is good. Sees `value` (the first number), `values` (all of
-    /// this measurement) and `samples` (the first numbers of the latest measurements, newest last). Numbers are doubles: write `value < 5.0`.
+    /// CEL expression that is true when the measurement is good. Sees `value` (the first number), `values` (all of this measurement) and `samples` (the first numbers of the latest measurements, newest last). Numbers are doubles: write `value < 5.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub pass_when: Option<String>,

@@ -84,7 +84,7 @@ pub struct MigrationRef {
 #[x_kube(validation = Rule::new("!has(self.riskBy) || has(self.percent)")
     .message(Message::Expression("'riskBy orders the customers that percent chooses from; it has no meaning without percent'".into()))
     .reason(Reason::FieldValueForbidden).field_path(".riskBy"))]
-#[x_kube(validation = Rule::new("!has(self.percent) || (type(self.percent) == int ? (int(self.percent) > 0 && int(self.percent) <= 100) : (string(self.percent).matches('^(100|[0-9]{1,2}([.][0-9]{1,3})?)%$') && !string(self.percent).matches('^0{1,2}([.]0{1,3})?%$')))")
+#[x_kube(validation = Rule::new("!has(self.percent) || string(self.percent).matches('^(100%?|[1-9][0-9]?%?|[1-9][0-9]?[.][0-9]{1,3}%|0[.](00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2})%)$')")
     .message(Message::Expression("'percent must be above 0 and at most 100, a whole number such as 1 or a string such as \"0.1%\", not ' + string(self.percent)".into())).field_path(".percent"))]
 pub struct Select {
     /// Share of all customers: a whole number such as `1`, or a string such as `"0.1%"`; above 0, at most 100. Linked customers are taken as whole groups.
@@ -176,7 +176,7 @@ pub struct CohortStatus {
     pub soak_end_time: Option<Time>,
     /// Checks measured for this cohort.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<CheckStatus>,
     /// The way back that is under way or was taken.

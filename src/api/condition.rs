@@ -45,7 +45,7 @@ pub mod reason {
             CUTTING_OVER = "CuttingOver", "The cohort's writes are stopped for the last difference and then open on the target.";
             REVERTING = "Reverting", "The way back is under way.";
             CLEANING_UP = "CleaningUp", "Deletion: fences and ledger are being removed from both databases.";
-            ADVANCING = "Advancing", "The next step is being started.";
+            RETRY_SCHEDULED = "RetryScheduled", "An attempt failed; the next one starts at the stated time.";
         }
 
         /// Reasons while something is waited for.
@@ -58,18 +58,16 @@ pub mod reason {
             WAVE_NOT_REACHED = "WaveNotReached", "Cohorts of an earlier wave, or the concurrency limit, come first.";
             MIGRATION_NOT_READY = "MigrationNotReady", "The migration has not reached its Move step.";
             COHORTS_REQUIRED = "CohortsRequired", "No cohort takes the remaining customers; add one with `select: {remainder: {}}`.";
-            WAITING_FOR_COHORTS = "WaitingForCohorts", "Cohorts are under way.";
             COHORT_NEEDS_ATTENTION = "CohortNeedsAttention", "A cohort is stalled or was rolled back; see its own status.";
             PAUSED = "Paused", "Suspended by spec or annotation; running Jobs finish.";
             PAUSED_BY_TRIGGER = "PausedByTrigger", "A trigger with action Pause failed; `retry` goes on.";
-            RETRY_SCHEDULED = "RetryScheduled", "An attempt failed; the next one starts at the stated time.";
             JOB_NOT_STARTED = "JobNotStarted", "The Job's pod cannot start; the message says why.";
+            MIGRATION_DELETING = "MigrationDeleting", "The Migration is being deleted; no step starts.";
         }
 
         /// Reasons of `Stalled`: a person is needed.
         PROBLEMS {
             MIGRATION_NOT_FOUND = "MigrationNotFound", "The Migration named by migrationRef does not exist.";
-            MIGRATION_DELETING = "MigrationDeleting", "The Migration is being deleted; no step starts.";
             SECRET_NOT_FOUND = "SecretNotFound", "A Secret named by the spec does not exist, or lacks the key.";
             INVALID_SPEC = "InvalidSpec", "The spec cannot be used; the message names the field.";
             SPEC_CHANGED = "SpecChanged", "The spec was changed in a part that is fixed once started.";

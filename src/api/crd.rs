@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
+use super::status::MAX_MESSAGE;
 use super::{Approval, Cohort, Migration};
 
 /// Longest text where a number is allowed too: `"99.999%"` and one to spare.
@@ -61,7 +62,8 @@ fn describe_spec_and_status(schema: &mut Value) {
     }
 }
 
-/// Conditions as controller-gen writes them: enumerated status, bounded strings.
+/// Conditions as controller-gen writes them: enumerated status, bounded strings; as long as ours get, so that the largest
+/// object fits the store.
 fn bound_conditions(schema: &mut Value) {
     // An index would create the path: an Approval has no status, and must not get half of one.
     let Some(item) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") else {
@@ -69,9 +71,9 @@ fn bound_conditions(schema: &mut Value) {
     };
     item["status"]["enum"] = json!(["True", "False", "Unknown"]);
     item["type"]["maxLength"] = json!(316);
-    item["reason"]["maxLength"] = json!(1024);
+    item["reason"]["maxLength"] = json!(128);
     item["reason"]["minLength"] = json!(1);
-    item["message"]["maxLength"] = json!(32_768);
+    item["message"]["maxLength"] = json!(MAX_MESSAGE);
 }
 
 /// A null would be pruned and defaulted anyway; we never send one, so the schema does not invite it.

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::approval::ApprovedStep;
+pub use super::backup::{Backup, BackupInclude, ClaimStorage, ConfigMapRef, S3Storage, Storage};
 use super::check::{Check, Gate, SecretKeyRef, Trigger};
+pub use super::dataset::{Dataset, KeyStrategy, Keys, OwnerPath, RootTable};
 use super::duration::DurationString;
 use super::pattern;
 use super::status::{
@@ -73,20 +75,20 @@ pub struct MigrationSpec {
     pub coexistence: Coexistence,
     /// How to go back after a cutover. Required: there is no default. Fixed once started.
     pub rollback: Rollback,
-    /// What is compared beside every row.
+    /// What is compared beside every row. Default: nothing more.
     #[serde(default)]
     pub validation: Validation,
-    /// How cohorts advance.
+    /// How cohorts advance. Default: one at a time, soaking 24h each, reverted when a copy or validation fails.
     #[serde(default)]
     pub rollout: Rollout,
     /// Measurements that gates and triggers refer to. Changeable at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<Check>,
     /// Checks that must pass before a step. Changeable at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["check".into()]))]
     pub gates: Vec<Gate>,
     /// Checks that act when they fail after a cutover. Changeable at any time.
@@ -141,161 +143,6 @@ pub struct Database {
 pub struct UriSource {
     /// Key of a Secret in the same namespace that holds `postgresql://user:password@host:port/database?sslmode=…`.
     pub secret_key_ref: SecretKeyRef,
-}
-
-/// Which rows move and to whom they belong.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Dataset {
-    /// The table whose rows are the customers. Fixed once started.
-    pub root: RootTable,
-    /// Patterns `schema.table` (with `*`) of tables that take part. Default: every table that reaches the root by foreign keys, and what those refer to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
-    pub include: Vec<String>,
-    /// Patterns of tables that stay out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
-    pub exclude: Vec<String>,
-    /// Patterns of shared tables: copied whole, owned by the source until the last cohort's cutover.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
-    pub reference: Vec<String>,
-    /// Which foreign key decides to whom a row belongs, for tables where several lead to a customer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["table".into()]))]
-    pub owners: Vec<OwnerPath>,
-    /// How both sides draw new keys without meeting.
-    #[serde(default)]
-    pub keys: Keys,
-}
-
-/// The table whose rows are the customers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct RootTable {
-    /// The table as `schema.table`.
-    #[schemars(length(min = 3, max = 128), regex(pattern = pattern::TABLE))]
-    pub table: String,
-    /// Its key column.
-    #[schemars(length(min = 1, max = 63))]
-    pub key: String,
-}
-
-/// The foreign key that decides to whom a table's rows belong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct OwnerPath {
-    /// The table as `schema.table`.
-    #[schemars(length(min = 3, max = 128), regex(pattern = pattern::TABLE))]
-    pub table: String,
-    /// Columns of the foreign key.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 63)))]
-    pub via: Vec<String>,
-}
-
-/// How both sides draw new keys without meeting.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct Keys {
-    /// Gap (default): the target starts above a range reserved for the source. Parity: odd on one side, even on the other. None: keys do not come from sequences.
-    #[serde(default)]
-    pub strategy: KeyStrategy,
-}
-
-/// Gap, Parity or None.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum KeyStrategy {
-    #[default]
-    Gap,
-    Parity,
-    None,
-}
-
-/// Where the backup and all evidence are stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.maxAge) >= duration('1m') && duration(self.maxAge) <= duration('8760h')")
-    .message(Message::Expression("'maxAge must lie between 1m and 8760h (a year), not ' + self.maxAge".into())).field_path(".maxAge"))]
-pub struct Backup {
-    /// A volume or an S3 bucket; exactly one.
-    pub storage: Storage,
-    /// Configuration that is backed up beside the data.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub include: Vec<BackupInclude>,
-    /// A cohort starts only while the verified backup is younger than this; an older one is taken and verified anew. Default 24h.
-    #[serde(default = "default_max_age")]
-    pub max_age: DurationString,
-}
-
-fn default_max_age() -> DurationString {
-    "24h".into()
-}
-
-/// A volume or an S3 bucket; exactly one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.persistentVolumeClaim) != has(self.s3)")
-    .message(Message::Expression("'storage needs exactly one of persistentVolumeClaim, s3'".into())))]
-pub struct Storage {
-    /// A volume claim in the same namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent_volume_claim: Option<ClaimStorage>,
-    /// A bucket behind any S3 API.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub s3: Option<S3Storage>,
-}
-
-/// A volume claim in the same namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClaimStorage {
-    /// Name of the claim; it must be mountable by the Jobs' pods.
-    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
-    pub claim_name: String,
-}
-
-/// A bucket behind any S3 API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct S3Storage {
-    /// Name of the bucket.
-    #[schemars(length(min = 1, max = 255))]
-    pub bucket: String,
-    /// Path within the bucket. Default: its root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub prefix: Option<String>,
-    /// URL of the service; default: AWS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = pattern::URL))]
-    pub endpoint: Option<String>,
-    /// Region. Default: us-east-1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub region: Option<String>,
-    /// Name of a Secret in the same namespace with keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
-    pub credentials_secret_name: String,
-}
-
-/// Configuration that is backed up beside the data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BackupInclude {
-    /// Name in the backup.
-    #[schemars(length(min = 1, max = 40), regex(pattern = pattern::LABEL))]
-    pub name: String,
-    /// A ConfigMap in the same namespace; every key becomes a file.
-    pub config_map_ref: ConfigMapRef,
-}
-
-/// A ConfigMap in the same namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct ConfigMapRef {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = pattern::OBJECT_NAME))]
-    pub name: String,
 }
 
 /// How both systems live side by side.
@@ -482,7 +329,7 @@ pub struct MigrationStatus {
     pub admitted: Vec<String>,
     /// Checks measured for the migration itself (gates before Finalize).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<CheckStatus>,
     /// The migration-wide way back that is under way or was taken.

@@ -2,10 +2,12 @@
 //! Read by every room of the operator. Must not know a client, a clock or any other room.
 
 pub mod approval;
+pub mod backup;
 pub mod check;
 pub mod cohort;
 pub mod condition;
 pub mod crd;
+pub mod dataset;
 pub mod duration;
 pub mod migration;
 pub mod names;

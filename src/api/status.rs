@@ -12,6 +12,8 @@ pub const MAX_HISTORY: usize = 20;
 pub const MAX_MEASUREMENTS: usize = 10;
 /// Most findings shown; all of them are in the evidence file.
 pub const MAX_FINDINGS: usize = 20;
+/// Most cohorts that a migration-wide way back releases at a time; the next ones follow when these are back.
+pub const MAX_RELEASED: usize = 1000;
 /// Longest message, in characters.
 pub const MAX_MESSAGE: usize = 1024;
 
@@ -233,7 +235,7 @@ pub struct RollbackStatus {
     pub time: Time,
     /// For a migration: the cohorts that may go back now, newest cutover first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10000), inner(length(max = 63)))]
+    #[schemars(length(max = 1000), inner(length(max = 50)))]
     pub released: Vec<String>,
 }
 

@@ -29,6 +29,7 @@ const TMP: &str = "tmp";
 
 /// What a task gets beside its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent questions about one task")]
 struct Needs {
     source: bool,
     target: bool,

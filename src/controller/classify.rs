@@ -102,11 +102,11 @@ fn bounded(mut report: Report) -> Report {
     report.evidence_uri = report.evidence_uri.map(|text| clipped(&text, 512));
     report.values.retain(|value| value.is_finite());
     report.values.truncate(100);
-    report.findings = report.findings.into_iter().map(bounded_finding).collect();
+    report.findings = report.findings.iter().map(bounded_finding).collect();
     report
 }
 
-fn bounded_finding(finding: Finding) -> Finding {
+fn bounded_finding(finding: &Finding) -> Finding {
     Finding {
         severity: finding.severity,
         code: clipped(&finding.code, 64),

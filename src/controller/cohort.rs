@@ -12,7 +12,7 @@ use super::record::{Outcome, record_intent};
 use crate::plan;
 
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Action, Error> {
-    let Some(look) = observe_cohort(ctx, key).await? else {
+    let Some(look) = Box::pin(observe_cohort(ctx, key)).await? else {
         ctx.metrics.forget_cohort(&key.namespace, &key.name);
         return Ok(Action::await_change());
     };

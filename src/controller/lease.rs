@@ -57,7 +57,7 @@ pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(error, lease = settings.name, "Lease could not be acquired")
+                tracing::warn!(error, lease = settings.name, "Lease could not be acquired");
             }
         }
         tokio::time::sleep(settings.retry).await;
@@ -138,10 +138,12 @@ impl Held {
             let Some(left) = deadline.checked_duration_since(began) else {
                 return Lost::NotRenewed;
             };
-            match self.renew(left).await {
-                Ok(None) => self.renewed = began,
-                Ok(Some(by)) => return Lost::Taken { by },
-                Err(error) => tracing::warn!(error, "Lease could not be renewed yet"),
+            // One deadline over all the calls of a renewal: two that each may take as long would outlast the lease.
+            match tokio::time::timeout(left, self.renew(left)).await {
+                Ok(Ok(None)) => self.renewed = began,
+                Ok(Ok(Some(by))) => return Lost::Taken { by },
+                Ok(Err(error)) => tracing::warn!(error, "Lease could not be renewed yet"),
+                Err(_) => return Lost::NotRenewed,
             }
         }
     }

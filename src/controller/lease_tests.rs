@@ -97,8 +97,14 @@ fn ok(lease: &Value) -> Response<Body> {
     Response::new(Body::from(serde_json::to_vec(lease).unwrap()))
 }
 
+/// As the API server answers: the client library tells answers apart by their reason.
 fn status(code: StatusCode) -> Response<Body> {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "No", "code": code.as_u16()});
+    let reason = match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::CONFLICT => "Conflict",
+        _ => "ServiceUnavailable",
+    };
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": reason, "code": code.as_u16()});
     let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap()));
     *response.status_mut() = code;
     response
@@ -117,7 +123,7 @@ fn settings(identity: &str) -> LeaseSettings {
 const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(5);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_first_takes_the_lease_and_keeps_it_while_a_standby_waits() {
     let server = Server::new();
     let mut first = acquire(&server.client(), &settings("a")).await;
@@ -132,7 +138,7 @@ async fn the_first_takes_the_lease_and_keeps_it_while_a_standby_waits() {
     assert_eq!(server.holder().as_deref(), Some("a"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_cannot_reach_the_server_gives_up_before_a_standby_may_take_over() {
     for mood in [Mood::Away, Mood::Hanging] {
         let server = Server::new();
@@ -145,7 +151,7 @@ async fn a_holder_that_cannot_reach_the_server_gives_up_before_a_standby_may_tak
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_taken_by_force_is_noticed_at_the_next_renewal() {
     let server = Server::new();
     let mut held = acquire(&server.client(), &settings("a")).await;
@@ -155,7 +161,7 @@ async fn a_lease_taken_by_force_is_noticed_at_the_next_renewal() {
     assert_eq!(server.holder().as_deref(), Some("intruder"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_does_not_lose_the_lease() {
     let server = Server::new();
     let mut held = acquire(&server.client(), &settings("a")).await;
@@ -165,7 +171,7 @@ async fn a_lost_answer_does_not_lose_the_lease() {
     assert!(kept.is_err(), "{kept:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
     let server = Server::new();
     drop(acquire(&server.client(), &settings("dead")).await);
@@ -190,16 +196,17 @@ async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_clock_that_a_holder_wrote_is_not_believed() {
     let server = Server::new();
     drop(acquire(&server.client(), &settings("a")).await);
     for renewed in ["2001-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z"] {
-        let mut lease = server.lease.lock().unwrap();
-        lease.as_mut().unwrap()["spec"]["renewTime"] = json!(renewed);
-        lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("a");
-        bump(lease.as_mut().unwrap());
-        drop(lease);
+        {
+            let mut lease = server.lease.lock().unwrap();
+            lease.as_mut().unwrap()["spec"]["renewTime"] = json!(renewed);
+            lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("a");
+            bump(lease.as_mut().unwrap());
+        }
         let began = Instant::now();
         let taken = tokio::time::timeout(LONG, acquire(&server.client(), &settings("b"))).await;
         assert!(taken.is_ok(), "{renewed}");
@@ -207,7 +214,7 @@ async fn the_clock_that_a_holder_wrote_is_not_believed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_released_lease_is_taken_at_once() {
     let server = Server::new();
     let held = acquire(&server.client(), &settings("a")).await;

@@ -32,7 +32,7 @@ pub use error::Error;
 pub use settings::{LeaseSettings, Settings};
 
 use crate::metrics::Metrics;
-use crate::server::Readiness;
+use crate::readiness::Readiness;
 use lease::{Held, Lost};
 
 /// How long passes that are under way may take to end after a signal to stop.

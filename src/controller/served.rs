@@ -8,7 +8,7 @@ use kube::Client;
 use super::call::call;
 use super::error::Attempt;
 use crate::api::names::GROUP;
-use crate::server::Readiness;
+use crate::readiness::Readiness;
 
 const KINDS: [&str; 3] = ["migrations", "cohorts", "approvals"];
 const PAUSE: Duration = Duration::from_secs(2);

@@ -7,7 +7,6 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, select_all};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -86,7 +85,6 @@ async fn migrations(ctx: Arc<Context>, scope: Scope, stop: Stop) {
     let client = &ctx.client;
     let outcomes = Controller::new(scope.api::<MigrationMeta>(client), whole())
         .owns(scope.api::<PartialObjectMeta<Job>>(client), managed())
-        .owns(scope.api::<PartialObjectMeta<ConfigMap>>(client), managed())
         .watches(scope.api::<CohortLink>(client), whole(), |cohort| {
             let namespace = cohort.namespace().unwrap_or_default();
             let named = !cohort.migration.is_empty();
@@ -159,15 +157,16 @@ where
 async fn reconcile_migration(object: Arc<MigrationMeta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = Key::of(&*object);
     let reference = object.object_ref(&());
-    pass::run(&ctx, "migration", &reference, migration::reconcile(&ctx, &key)).await
+    pass::run(&ctx, "migration", &reference, Box::pin(migration::reconcile(&ctx, &key))).await
 }
 
 async fn reconcile_cohort(object: Arc<CohortLink>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = Key::of(&*object);
     let reference = object.object_ref(&());
-    pass::run(&ctx, "cohort", &reference, cohort::reconcile(&ctx, &key)).await
+    pass::run(&ctx, "cohort", &reference, Box::pin(cohort::reconcile(&ctx, &key))).await
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the runtime asks for")]
 fn after_error<K>(object: Arc<K>, error: &Error, ctx: Arc<Context>) -> Action
 where
     K: Resource<DynamicType = ()>,
@@ -185,8 +184,11 @@ where
     outcomes
         .for_each(|outcome| async move {
             match outcome {
-                Ok(_) | Err(kube::runtime::controller::Error::ReconcilerFailed(..)) => {}
-                Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+                Ok(_)
+                | Err(
+                    kube::runtime::controller::Error::ReconcilerFailed(..)
+                    | kube::runtime::controller::Error::ObjectNotFound(_),
+                ) => {}
                 Err(error) => tracing::warn!(kind, %error, "Watch failed and is resumed"),
             }
         })

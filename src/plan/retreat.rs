@@ -4,6 +4,7 @@
 use jiff::SignedDuration;
 
 use crate::api::condition::reason;
+use crate::api::status::MAX_RELEASED;
 
 use super::admission::{is_stalled, is_under_way};
 use super::cohort::step_of as cohort_step;
@@ -78,6 +79,7 @@ pub(super) fn return_cohorts(pass: &mut Migrations<'_>) -> Situation {
         .filter(|cohort| cohort.status.cutover_time.is_none())
         .map(|cohort| cohort.object.name.clone())
         .collect();
+    released.truncate(MAX_RELEASED);
     // A cutover in progress has no time yet, and it is the newest of all: the others wait for its end.
     if released.is_empty() {
         released.extend(cut_over.last().map(|cohort| cohort.object.name.clone()));

@@ -182,7 +182,9 @@ pub enum Error {
     #[error("{table} took {landed} rows of {sent}")]
     RowsLost { table: String, sent: u64, landed: u64 },
     /// The rows read back are not the rows that were sent.
-    #[error("the rows read back from {table} are not the rows that were sent")]
+    #[error(
+        "the rows of {table} are not the rows that were sent: somebody else wrote them, or the database changed them; Validate lists their keys"
+    )]
     CopyDiffers { table: String },
     #[error("failed to encode or decode {what}")]
     Json {

@@ -109,6 +109,10 @@ async fn change(api: &Api<DynamicObject>, name: &str, change: &Value) -> Result<
     api.patch(name, &params, &Patch::Merge(change)).await.map(|_| ())
 }
 
+fn is_consequence(message: &str) -> bool {
+    message.contains("some validation rules were not checked") || message.contains("type conversion error from")
+}
+
 fn compare(answer: &Answer, outcome: Result<(), Error>) -> Result<(), String> {
     let status = match (answer, outcome) {
         (Answer::Accepted, Ok(())) => return Ok(()),
@@ -119,8 +123,8 @@ fn compare(answer: &Answer, outcome: Result<(), Error>) -> Result<(), String> {
     };
     let Answer::Refused { field, reason, message, .. } = answer else { return Ok(()) };
     let causes = status.details.as_ref().map(|details| details.causes.clone()).unwrap_or_default();
-    // Beside what is wrong the server says that rules were not checked; that has no field.
-    let told: Vec<_> = causes.iter().filter(|cause| cause.field != "<nil>").collect();
+    // Beside what is wrong the server says which rules it could not check because of it.
+    let told: Vec<_> = causes.iter().filter(|cause| !is_consequence(&cause.message)).collect();
     let fits = told.len() == 1
         && told[0].field == *field
         && told[0].message.contains(message)

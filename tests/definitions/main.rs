@@ -2,6 +2,12 @@
 //! columns, names, strict fields, the largest object, every manifest of `examples/` and of the guide.
 //! `GODWIT_CLUSTER_TOOL` names the tool that brings the control plane up (default: `target/cluster`); kubectl is on the PATH.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    reason = "tables of cases, written to be read"
+)]
 #![allow(clippy::unwrap_used, reason = "a test ends where an expectation is broken")]
 
 mod approval;

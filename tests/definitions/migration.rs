@@ -297,7 +297,7 @@ fn bounds() -> Vec<Case> {
         ruled_out(
             "a name of 51 characters",
             named("n".repeat(51)),
-            ["<root>", INVALID, "metadata.name may have 50 characters at most"],
+            ["<nil>", INVALID, "metadata.name may have 50 characters at most"],
         ),
         refused(
             "a way back left open",

@@ -127,6 +127,8 @@ impl Drop for Server {
         let down = Command::new(tool()).args(["down", "--dir"]).arg(&self.directory).status();
         let Some(mut watcher) = self.watcher.take() else { return };
         if down.is_ok_and(|status| status.success()) {
+            // What is left is a lock and the components' logs.
+            let _ = std::fs::remove_dir_all(&self.directory);
             if let Some(mut input) = watcher.stdin.take() {
                 let _ = input.write_all(b"done\n");
             }

@@ -246,7 +246,7 @@ async fn a_change_of_membership_waits_for_writers_and_reaches_old_snapshots() {
     let old = fenced.application().await;
     accepted(&old, "begin isolation level repeatable read; select count(*) from account").await;
     let writer = fenced.application().await;
-    accepted(&writer, "begin; update account set name = 'w' where id = 70").await;
+    accepted(&writer, "begin; update account set name = 'w' where id = 71").await;
     let pair_session = fenced.pair.session(Side::Source).await;
     let role = fenced.role.clone();
     let changing = tokio::spawn(async move {

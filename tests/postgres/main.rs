@@ -1,5 +1,11 @@
 //! The data plane against real PostgreSQL servers: `cargo test --test postgres`. One module per area.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::similar_names,
+    clippy::explicit_counter_loop,
+    reason = "small numbers and local names"
+)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(clippy::large_futures, reason = "no stack here is small")]
 

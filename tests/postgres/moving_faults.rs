@@ -325,7 +325,7 @@ async fn rows_that_others_on_the_target_refer_to_stay_until_the_links_are_gone()
     let link = "begin; insert into public.deal_contact select (select min(id) from public.deal where account_id = 40), (select min(id) from public.contact where account_id = 10), 'late friend'";
     linking.batch_execute(link).await.unwrap();
     let commit = async {
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         linking.batch_execute("commit").await.unwrap();
     };
     let (late, ()) = futures::join!(world.run("canary", 8, Task::Reopen {}), commit);

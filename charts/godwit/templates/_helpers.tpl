@@ -90,7 +90,7 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-# Why a Job has no pod, or a pod does not start, stands in warnings alone.
+# Why a Job has no pod, or a pod no container, is told by events alone.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]

@@ -48,13 +48,13 @@ fn plain(address: IpAddr) -> IpAddr {
     if let Some(mapped) = v6.to_ipv4_mapped() {
         return mapped.into();
     }
-    let [a, b, c, d, e, f, high, low] = v6.segments();
+    let [prefix @ .., high, low] = v6.segments();
     let embedded = |high: u16, low: u16| {
         let [h0, h1] = high.to_be_bytes();
         let [l0, l1] = low.to_be_bytes();
         IpAddr::V4(Ipv4Addr::new(h0, h1, l0, l1))
     };
-    match [a, b, c, d, e, f] {
+    match prefix {
         [0x64, 0xff9b, 0, 0, 0, 0] => embedded(high, low),
         [0, 0, 0, 0, 0, 0] if high != 0 => embedded(high, low),
         [0x2002, v4_high, v4_low, ..] => embedded(v4_high, v4_low),
