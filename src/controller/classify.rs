@@ -7,11 +7,14 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 
+use crate::build::labels::LABEL_PLACEHOLDER;
 use crate::build::pod::CONTAINER;
 use crate::contract::{Finding, MAX_REPORT_BYTES, Progress, ProgressLine, Report};
 use crate::plan::observed::{Failure, JobState, Trouble, TroubleKind};
 
 const MAX_TROUBLE: usize = 512;
+/// Reason of an attempt that was given up before its Job was seen.
+const ABANDONED: &str = "Abandoned";
 
 /// A Job with what was read about it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +30,9 @@ pub struct Evidence<'a> {
 pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
     if controller_uid(job) != Some(owner_uid) {
         return JobState::Foreign;
+    }
+    if is_placeholder(job) {
+        return JobState::Failed(Failure { reason: ABANDONED.to_owned(), ..Failure::default() });
     }
     // FailureTarget and SuccessCriteriaMet only announce an end: pods may still write. They count as running.
     if has_condition(job, "Complete").is_some() {
@@ -47,9 +53,14 @@ pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
     JobState::Running { progress: evidence.output.and_then(last_progress), trouble: trouble(evidence) }
 }
 
+/// True for a Job that only occupies the name of an attempt that was given up: no pod ever runs for it.
+fn is_placeholder(job: &Job) -> bool {
+    job.labels().contains_key(LABEL_PLACEHOLDER)
+}
+
 /// True once a Job's pods have all ended.
 pub fn has_ended(job: &Job) -> bool {
-    has_condition(job, "Complete").is_some() || has_condition(job, "Failed").is_some()
+    is_placeholder(job) || has_condition(job, "Complete").is_some() || has_condition(job, "Failed").is_some()
 }
 
 /// Uid of the controller that a Job belongs to.

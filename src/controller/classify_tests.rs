@@ -72,6 +72,17 @@ fn a_job_of_another_owner_is_foreign_whatever_its_state() {
 }
 
 #[test]
+fn a_job_that_only_occupies_a_name_is_an_attempt_that_failed() {
+    let mut job = job(&json!({"conditions": [{"type": "Suspended", "status": "True"}]}));
+    job.metadata.labels = Some([("godwit.dev/placeholder".to_owned(), "true".to_owned())].into());
+    let JobState::Failed(failure) = classify(&job, OWNER, Evidence::default()) else {
+        panic!("not failed");
+    };
+    assert_eq!((failure.exit_code, failure.reason.as_str()), (None, "Abandoned"));
+    assert!(has_ended(&job));
+}
+
+#[test]
 fn a_job_marked_for_deletion_is_terminating_until_it_has_ended() {
     let mut job = job(&json!({"active": 1}));
     job.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-03-01T10:00:00Z")).unwrap());

@@ -17,7 +17,7 @@ use super::backoff::jittered;
 use super::call::call;
 use super::classify::{clipped, controller_uid};
 use super::context::Context;
-use super::error::{Attempt, Class, Error};
+use super::error::{Attempt, Class, Error, is_namespace_terminating};
 use super::record::{Kind, Recorded};
 use crate::api::MigrationSpec;
 use crate::api::names::{FINALIZER, MANAGER_CHILDREN, MANAGER_ROUTING};
@@ -67,16 +67,16 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
         return Ok(look_again());
     }
     for name in &abandoned_jobs {
-        stop_job(ctx, stage, name).await?;
+        unless_terminating(stop_job(ctx, stage, name).await, ())?;
     }
     let mut effect = Effect::Done;
     for request in &jobs {
-        if ensure_job(ctx, stage, request).await? == Effect::LookAgain {
+        if unless_terminating(ensure_job(ctx, stage, request).await, Effect::LookAgain)? == Effect::LookAgain {
             effect = Effect::LookAgain;
         }
     }
     if let Some(content) = &route_table {
-        apply_route_table(ctx, &stage.identity, content).await?;
+        unless_terminating(apply_route_table(ctx, &stage.identity, content).await, ())?;
     }
     tell(ctx, &object, &notes).await;
     if finalizer == Some(FinalizerChange::Remove)
@@ -88,6 +88,18 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
         Effect::Done => after(wait, ctx.now()),
         Effect::LookAgain => look_again(),
     })
+}
+
+/// A namespace that goes away refuses every create. That must not keep the pass from what can still be done, above all from
+/// letting the object go; the next look sees the namespace's state.
+fn unless_terminating<T>(result: Result<T, Error>, refused: T) -> Result<T, Error> {
+    match result {
+        Err(Error::Request { attempt, source }) if is_namespace_terminating(&source) => {
+            tracing::info!(%attempt, "Namespace is being deleted and takes nothing new");
+            Ok(refused)
+        }
+        other => other,
+    }
 }
 
 /// The next look: when the decision asked for it, and slowly in any case.

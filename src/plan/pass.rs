@@ -274,7 +274,7 @@ impl<'a, O: Observed> Pass<'a, O> {
     }
 
     /// Whether a forward Job stands in the way of going back: one that runs is stopped unless it must end by itself, one
-    /// that nobody saw yet is first created and seen, so that no late create can follow its end.
+    /// that nobody saw yet is given up (its name is then occupied) or created and seen, so that no late create follows its end.
     pub fn forward_job_in_the_way(&mut self, may_stop: bool) -> bool {
         // Marks a Job that is there as seen: once it is gone, its absence must not read as "never created".
         self.settle();
@@ -285,6 +285,10 @@ impl<'a, O: Observed> Pass<'a, O> {
                 true
             }
             Some(JobState::Running { .. } | JobState::Terminating) => true,
+            None if may_stop && !job.seen => {
+                self.effects.abandoned_jobs.push(job.name);
+                true
+            }
             None => !job.seen,
             _ => false,
         }

@@ -111,7 +111,6 @@ fn a_deleted_migration_is_let_go_when_nothing_is_left_in_the_databases() {
 }
 
 #[test]
-#[ignore = "not understood yet: the migration is not let go within the limit; see the changelog's known gaps"]
 fn a_migration_in_a_namespace_that_is_deleted_does_not_hold_it() {
     run(async |world| {
         let _operator = world.operator();

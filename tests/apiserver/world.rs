@@ -43,6 +43,9 @@ pub struct World {
 /// Runs a test in a namespace of its own.
 pub fn run(test: impl AsyncFnOnce(&World)) {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // Shown with a failing test, when RUST_LOG asks for it.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let cluster = Cluster::shared();
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {

@@ -273,7 +273,10 @@ impl World {
             }
         }
         for job in abandoned_jobs {
-            changed |= self.jobs.remove(&job).is_some();
+            changed = true;
+            if self.jobs.remove(&job).is_none() {
+                self.occupy(name, job);
+            }
         }
         if let Some(table) = route_table {
             changed |= self.route_table.as_ref() != Some(&table.routes);
@@ -307,6 +310,17 @@ impl World {
         let ends_at = self.now + SignedDuration::from_mins(minutes) + SignedDuration::from_secs(2);
         let state = JobState::Running { progress: None, trouble: None };
         self.jobs.insert(request.name.clone(), WorldJob { owner: owner.to_owned(), request, ends_at, state });
+    }
+
+    /// The name of an attempt that nobody saw is taken by a Job that never runs.
+    fn occupy(&mut self, owner: &str, name: String) {
+        let migration = self.migration.as_ref().unwrap().object.identity();
+        let cohort = self.cohorts.get(owner).map(|cohort| cohort.object.identity());
+        let work = Work::Container { check: "placeholder".into() };
+        let request = JobRequest { name: name.clone(), attempt: 0, epoch: 0, migration, cohort, work };
+        let abandoned = Failure { exit_code: None, reason: "Abandoned".into(), report: None };
+        let state = JobState::Failed(abandoned);
+        self.jobs.insert(name, WorldJob { owner: owner.to_owned(), request, ends_at: self.now, state });
     }
 
     fn end_jobs(&mut self) -> bool {
