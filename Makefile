@@ -52,7 +52,7 @@ docs: ## the sources' documentation, without warnings
 test: lint docs test-pure test-postgres test-apiserver test-chart test-node ## every test tier
 
 .PHONY: test-pure
-test-pure: ## decisions, builders, golden traces: seconds
+test-pure: postgres-server ## decisions, builders, golden traces: seconds
 	cargo test --locked --lib --bins --example crm --test plan --test rooms_do_not_leak --test generated_files --test examples
 
 .PHONY: test-postgres

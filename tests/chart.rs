@@ -141,9 +141,64 @@ fn every_value_of_the_chart_is_rendered() {
         "registry.example/godwit@sha256:aaaa",
         "registry.example/godwit-worker:v1",
         "crm,billing",
-        "cpu=500m,memory=512Mi",
+        "512Mi",
         "info,godwit=debug",
     ] {
         assert!(deployment.contains(value), "{value}");
+    }
+}
+
+#[test]
+fn every_setting_that_the_chart_gives_is_one_that_the_operator_reads() {
+    let template = std::fs::read_to_string(chart().join("templates/deployment.yaml")).unwrap();
+    let cli = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli.rs")).unwrap();
+    let names: Vec<&str> = template
+        .split(|c: char| !(c.is_ascii_uppercase() || c == '_'))
+        .filter(|word| word.starts_with("GODWIT_"))
+        .collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        assert!(cli.contains(&format!("env = \"{name}\"")), "{name}");
+    }
+}
+
+/// Requests as the operator's code names them: `Attempt::new("verb", "resource", …)`.
+fn requests(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            requests(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a source is text");
+        for call in text.split("Attempt::new(\"").skip(1) {
+            let mut words = call.split('"').step_by(2);
+            if let (Some(verb), Some(resource)) = (words.next(), words.next()) {
+                found.push((verb.to_owned(), resource.to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_right_that_the_operator_uses_is_granted() {
+    let Some(objects) = rendered(&[]) else { return };
+    let role = of_kind(&objects, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "godwit").unwrap();
+    let mut used = Vec::new();
+    requests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller"), &mut used);
+    assert!(used.len() > 8, "{used:?}");
+    // Lists go through one function and watches through the runtime; discovery is everybody's right.
+    used.retain(|(verb, _)| verb != "list");
+    for (verb, resources) in [
+        ("list", ["migrations", "cohorts", "approvals", "jobs", "pods", "events", "configmaps"].as_slice()),
+        ("watch", &["migrations", "cohorts", "approvals", "jobs", "configmaps"]),
+        ("update", &["migrations/status", "cohorts/status"]),
+        ("patch", &["migrations", "cohorts", "configmaps"]),
+    ] {
+        used.extend(resources.iter().map(|resource| (verb.to_owned(), (*resource).to_owned())));
+    }
+    for (verb, resource) in used {
+        let resource = resource.split('.').next().unwrap();
+        assert!(grants(role, resource).contains(&verb), "{verb} {resource}");
     }
 }

@@ -84,13 +84,13 @@ impl Record {
         Ok(())
     }
 
-    /// How long users of a cohort could not write.
-    pub async fn pause(&self, cohort: &str, millis: i64, attempts: i64) -> anyhow::Result<()> {
+    /// How long users of a cohort could not write, before they could on this side.
+    pub async fn pause(&self, intent: &Intent, millis: i64, attempts: i64) -> anyhow::Result<()> {
         self.client
             .execute(
-                "insert into traffic.pause (cohort, began_at, millis, attempts) \
-                 values ($1, clock_timestamp() - $2::bigint * interval '1 millisecond', $2, $3)",
-                &[&cohort, &millis, &attempts],
+                "insert into traffic.pause (cohort, side, began_at, millis, attempts) \
+                 values ($1, $2, clock_timestamp() - $3::bigint * interval '1 millisecond', $3, $4)",
+                &[&intent.cohort, &side_name(intent.side), &millis, &attempts],
             )
             .await
             .context("failed to record a pause")?;
@@ -138,17 +138,17 @@ impl Record {
             .collect()
     }
 
-    /// Per cohort: the longest pause and the sum of all, in milliseconds.
-    pub async fn pauses(&self) -> anyhow::Result<Vec<(String, i64, i64)>> {
+    /// Per cohort and the side on which it could go on: the longest pause, in milliseconds.
+    pub async fn pauses(&self) -> anyhow::Result<Vec<(String, Side, i64)>> {
         let rows = self
             .client
             .query(
-                "select cohort, max(millis), sum(millis)::bigint from traffic.pause group by cohort order by cohort",
+                "select cohort, side, max(millis) from traffic.pause group by cohort, side order by cohort, side",
                 &[],
             )
             .await
             .context("failed to read the pauses")?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+        rows.iter().map(|row| Ok((row.get(0), side_named(row.get(1))?, row.get(2)))).collect()
     }
 
     pub async fn tallies(&self) -> anyhow::Result<Vec<(String, i64)>> {

@@ -59,9 +59,10 @@ pub struct Findings {
 pub struct CohortFindings {
     pub confirmed: u64,
     pub found: u64,
-    /// Longest time that its users could not write, and the sum of all such times.
-    pub longest_pause_millis: i64,
-    pub pause_millis: i64,
+    /// Longest time that its users could not write before they could on the new CRM.
+    pub pause_millis: Option<i64>,
+    /// The same, before they could on the old one: the way back.
+    pub way_back_millis: Option<i64>,
 }
 
 /// Welcome mails in a CRM's outbox, and contacts that users created there: a copied contact gets no mail.
@@ -119,9 +120,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let exported = set_aside::read(&options.set_aside).await?;
     findings.exported = exported.tables;
     (findings.exported_files, findings.exported_bytes) = (exported.files, exported.bytes);
-    for (cohort, longest, sum) in record.pauses().await? {
+    for (cohort, side, longest) in record.pauses().await? {
         let cohort = findings.cohorts.entry(cohort).or_default();
-        (cohort.longest_pause_millis, cohort.pause_millis) = (longest, sum);
+        match side {
+            Side::Source => cohort.way_back_millis = Some(longest),
+            Side::Target => cohort.pause_millis = Some(longest),
+        }
     }
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&findings)?).context("failed to print the findings")
 }

@@ -83,9 +83,10 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+# The route table: written by server-side apply, and watched so that a change by another hand is seen.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -57,7 +57,7 @@ fn render(story: Story, facts: &Facts, promises: &[Promise]) -> Result<String, s
 }
 
 fn row(text: &mut String, cohort: &CohortFacts, facts: &Facts) -> std::fmt::Result {
-    let users = facts.findings.cohorts.get(&cohort.name).map(|found| found.longest_pause_millis);
+    let users = facts.findings.cohorts.get(&cohort.name).and_then(|found| found.pause_millis);
     let checks = cohort.checks.iter().map(|(name, verdict)| format!("{name} {verdict}"));
     writeln!(
         text,
@@ -66,12 +66,16 @@ fn row(text: &mut String, cohort: &CohortFacts, facts: &Facts) -> std::fmt::Resu
         number(cohort.customers),
         number(cohort.rows),
         duration(cohort.pause_millis),
-        duration(users.filter(|millis| *millis > 0)),
+        duration(users),
         checks.collect::<Vec<_>>().join(", ")
     )
 }
 
 fn set_aside(text: &mut String, facts: &Facts) -> std::fmt::Result {
+    let back = facts.findings.cohorts.iter().filter_map(|(name, found)| Some((name, found.way_back_millis?)));
+    for (name, millis) in back {
+        writeln!(text, "\n  The way back of cohort {name} paused its users for {}.", duration(Some(millis)))?;
+    }
     writeln!(text, "\n  Set aside by going back     inserted  updated  deleted   as exported")?;
     for (cohort, tables) in &facts.findings.set_aside {
         for (table, recorded) in tables {
@@ -127,7 +131,7 @@ mod tests {
             ..CohortFacts::default()
         });
         let found = facts.findings.cohorts.entry("canary".to_owned()).or_default();
-        found.longest_pause_millis = 1_050;
+        found.pause_millis = Some(1_050);
         let text = render(Story::Forward, &facts, &[]).unwrap();
         assert!(text.contains("1,200          –        0.412 s           1.050 s"), "{text}");
     }

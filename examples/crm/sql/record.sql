@@ -17,6 +17,7 @@ create table if not exists traffic.record (
 create index if not exists record_intent_idx on traffic.record (intent);
 create table if not exists traffic.pause (
     cohort text not null,
+    side text not null,             -- of the write that ended it
     began_at timestamptz not null,
     millis bigint not null,
     attempts bigint not null

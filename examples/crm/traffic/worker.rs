@@ -202,7 +202,7 @@ impl Worker {
             Ok(Done::Written(written)) => {
                 record.confirm(number, &intent, &written).await?;
                 self.adopt(&written);
-                self.confirmed(&intent.cohort, tried_at).await?;
+                self.confirmed(&intent, tried_at).await?;
                 Ok(Attempt::Confirmed)
             }
             Ok(Done::NotHere) => {
@@ -242,11 +242,11 @@ impl Worker {
         }
     }
 
-    async fn confirmed(&mut self, cohort: &str, tried_at: i64) -> anyhow::Result<()> {
-        let ended = self.pauses(|pauses, now| pauses.confirmed(cohort, tried_at, now));
+    async fn confirmed(&mut self, intent: &Intent, tried_at: i64) -> anyhow::Result<()> {
+        let ended = self.pauses(|pauses, now| pauses.confirmed(&intent.cohort, tried_at, now));
         if let Some(pause) = ended {
             let record = self.connections.record(&self.shared).await?;
-            record.pause(cohort, pause.millis, pause.attempts).await?;
+            record.pause(intent, pause.millis, pause.attempts).await?;
         }
         Ok(())
     }
