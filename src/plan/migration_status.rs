@@ -67,6 +67,10 @@ impl Migrations<'_> {
     }
 
     fn publish_routes(&mut self) {
+        // A table that is going away with its namespace cannot be written, and must not stand in the way of letting go.
+        if self.seen.object.deleted_at.is_some() || self.seen.namespace_terminating {
+            return;
+        }
         let Some(routing) = &self.seen.spec.routing else {
             return;
         };

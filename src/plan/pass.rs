@@ -276,6 +276,8 @@ impl<'a, O: Observed> Pass<'a, O> {
     /// Whether a forward Job stands in the way of going back: one that runs is stopped unless it must end by itself, one
     /// that nobody saw yet is first created and seen, so that no late create can follow its end.
     pub fn forward_job_in_the_way(&mut self, may_stop: bool) -> bool {
+        // Marks a Job that is there as seen: once it is gone, its absence must not read as "never created".
+        self.settle();
         let Some(job) = self.status.step().and_then(|step| step.job.clone()) else { return false };
         match self.seen.jobs().get(&job.name) {
             Some(JobState::Running { .. }) if may_stop => {

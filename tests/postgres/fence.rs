@@ -280,7 +280,7 @@ async fn a_writer_that_waited_through_a_change_of_membership_goes_by_the_new_one
         )
         .await
         .unwrap();
-    let writing =
+    let waiting_write =
         tokio::spawn(async move { writer.batch_execute("update account set name = 'x' where id = 70").await });
     for _ in 0..500 {
         let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())";
@@ -290,7 +290,7 @@ async fn a_writer_that_waited_through_a_change_of_membership_goes_by_the_new_one
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     transaction.commit().await.unwrap();
-    let error = writing.await.unwrap().unwrap_err();
+    let error = waiting_write.await.unwrap().unwrap_err();
     assert_eq!(code(&error), "GW001");
 }
 

@@ -251,3 +251,18 @@ async fn rows_that_the_target_already_had_for_the_customers_are_refused() {
     world.run("canary", 1, Task::Copy {}).await.refused("RowsOfOthers");
     assert_eq!(world.number(Side::Target, "select count(*) from account"), 0);
 }
+
+#[tokio::test]
+async fn rows_that_the_target_changes_as_they_land_are_noticed_before_the_commit() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    world.target(
+        "create function shout() returns trigger language plpgsql as $$ begin new.name := upper(new.name); return new; end $$;
+         create trigger shout before insert on account for each row execute function shout(); alter table account enable always trigger shout;",
+    );
+    world.source("update account set name = 'quiet' where id = 10");
+    world.run("canary", 3, cutover()).await.refused("CopyDiffers");
+    assert_eq!(world.number(Side::Target, "select count(*) from account where name = 'QUIET'"), 0);
+    assert!(!world.is_fenced(Side::Source, "update account set name = 'free' where id = 10"));
+}

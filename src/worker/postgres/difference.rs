@@ -189,6 +189,13 @@ struct Change<'p> {
     wanted: KeyTable,
     keys: KeyTable,
     expected: Sum,
+    /// The copy's rows as they were read, less those that were taken away since.
+    account: Sum,
+}
+
+fn take_off(account: &mut Sum, gone: Sum) {
+    account.rows = account.rows.wrapping_sub(gone.rows);
+    account.sum = account.sum.wrapping_sub(gone.sum);
 }
 
 /// Whether rows of the copy that the original does not have are taken away.
@@ -233,7 +240,7 @@ impl<'a> Bringing<'a> {
                 changes.push(change);
             }
         }
-        for change in changes.iter().rev() {
+        for change in changes.iter_mut().rev() {
             self.remove(change).await?;
         }
         for change in &changes {
@@ -285,24 +292,34 @@ impl<'a> Bringing<'a> {
         let keys = KeyTable::create(self.landing, table, shape, number).await?;
         let into: [(&Transaction<'_>, &KeyTable); 2] = [(self.source, &wanted), (self.landing, &keys)];
         let counts = self.sides().note(portion, digests, &into).await?;
-        let change = Change { portion, wanted, keys, expected: digests.0.total() };
+        let change = Change { portion, wanted, keys, expected: digests.0.total(), account: digests.1.total() };
         Ok((change, counts))
     }
 
-    async fn remove(&self, change: &Change<'_>) -> Result<(), Error> {
+    /// Takes away what is replaced or too much, and takes it off the account, row by row as the server removed it.
+    async fn remove(&self, change: &mut Change<'_>) -> Result<(), Error> {
         let name = &change.portion.table.name;
-        let replaced = change.keys.delete_rows(&[Class::Different]);
-        self.landing.remove(name, &replaced).await?;
-        let delete = match &self.extra {
-            Extra::KeepUsed { own } if own.contains(&name.to_string()) => return Ok(()),
-            Extra::Remove => change.keys.delete_rows(&[Class::Extra]),
-            Extra::KeepUsed { .. } => format!(
-                "{} and {}",
-                change.keys.delete_rows(&[Class::Extra]),
-                closure::unreferenced(self.catalog, name)
-            ),
-        };
-        self.landing.remove(name, &delete).await.map(drop)
+        self.removed(change, change.keys.delete_rows(&[Class::Different])).await?;
+        let extra = change.keys.delete_rows(&[Class::Extra]);
+        match &self.extra {
+            Extra::KeepUsed { own } if own.contains(&name.to_string()) => {}
+            Extra::Remove => self.removed(change, extra).await?,
+            Extra::KeepUsed { .. } => {
+                let unused = closure::unreferenced(self.catalog, name);
+                self.removed(change, format!("{extra} and {unused}")).await?;
+            }
+        }
+        // What stayed on purpose is no part of what the original has.
+        let kept = self.sum_of(change, change.keys.select_rows(&[Class::Extra])).await?;
+        take_off(&mut change.account, kept);
+        Ok(())
+    }
+
+    async fn removed(&self, change: &mut Change<'_>, delete: String) -> Result<(), Error> {
+        let returning = format!("{delete} returning {}", change.portion.table.select_list("t"));
+        let gone = self.sum_of(change, returning).await?;
+        take_off(&mut change.account, gone);
+        Ok(())
     }
 
     async fn copy(&self, change: &Change<'_>) -> Result<(), Error> {
@@ -314,19 +331,24 @@ impl<'a> Bringing<'a> {
         Ok(())
     }
 
+    /// The account must come out: what was read before, less what went, with what is there now under the brought keys, is the original.
+    ///
+    /// Rows that did not change were read by the comparison, in this transaction and behind the fence; reading them again would
+    /// double the pause.
     async fn read_back(&self, change: &Change<'_>) -> Result<(), Error> {
-        let mut sum = Origin::Database(self.landing).sum(change.portion).await?;
-        if self.extra != Extra::Remove {
-            // Extra rows that stayed are known by key: all others must be the original's.
-            let kept = Portion { select: change.keys.select_rows(&[Class::Extra]), ..change.portion.clone() };
-            let kept = Origin::Database(self.landing).sum(&kept).await?;
-            sum.rows -= kept.rows;
-            sum.sum = sum.sum.wrapping_sub(kept.sum);
-        }
-        if sum == change.expected {
+        let brought = change.keys.select_rows(&[Class::Missing, Class::Different]);
+        let mut account = change.account;
+        account.merge(self.sum_of(change, brought).await?);
+        if account == change.expected {
             return Ok(());
         }
         Err(Error::CopyDiffers { table: change.portion.name() })
+    }
+
+    /// Count and sum of the rows of a query on the landing's side.
+    async fn sum_of(&self, change: &Change<'_>, select: String) -> Result<Sum, Error> {
+        let rows = Portion { select, ..change.portion.clone() };
+        Origin::Database(self.landing).sum(&rows).await
     }
 
     async fn prove(&self, changes: &[Change<'_>]) -> Result<(), Error> {

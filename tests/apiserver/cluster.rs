@@ -1,0 +1,73 @@
+//! The control plane that the tests run against, brought up by the repository's own tool.
+//! Removed by the last test that uses it, after a panic too; what a killed run left behind is removed by the next.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+
+pub struct Cluster {
+    dir: PathBuf,
+    pub kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// The cluster of this moment; brought up when there is none.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cluster) = shared.upgrade() {
+            return cluster;
+        }
+        let cluster = Arc::new(Self::up());
+        *shared = Arc::downgrade(&cluster);
+        cluster
+    }
+
+    fn up() -> Self {
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apiserver");
+        std::fs::create_dir_all(&parent).unwrap();
+        remove_leftovers(&parent);
+        let dir = parent.join(std::process::id().to_string());
+        let output = tool()
+            .args(["up", "--size=control-plane", "--dir"])
+            .arg(&dir)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the cluster tool starts");
+        assert!(output.status.success(), "the cluster did not come up");
+        let kubeconfig = String::from_utf8(output.stdout).unwrap().trim().into();
+        Self { dir, kubeconfig }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        down(&self.dir);
+    }
+}
+
+fn tool() -> Command {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster");
+    let path = std::env::var_os("GODWIT_CLUSTER_TOOL").map_or(ours, PathBuf::from);
+    assert!(path.exists(), "{} is not there: `make test-apiserver` builds it", path.display());
+    Command::new(path)
+}
+
+fn down(dir: &Path) {
+    let status = tool().args(["down", "--dir"]).arg(dir).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let removed = status.is_ok_and(|status| status.success());
+    if removed {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
+
+/// A run that was killed could not clean up; its folder bears its process id.
+fn remove_leftovers(parent: &Path) {
+    for entry in std::fs::read_dir(parent).unwrap().flatten() {
+        let alive = entry.file_name().to_str().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !alive {
+            down(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Ends the pods of Jobs as a kubelet would report it: exit code and termination message in the pod's status.
+//! The Job controller that then ends the Job is the real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+#[derive(Clone)]
+pub struct Kubelet {
+    pods: Api<Pod>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    held: BTreeSet<String>,
+    ends: BTreeMap<String, Vec<(i32, Value)>>,
+    finished: BTreeSet<String>,
+}
+
+impl Kubelet {
+    /// Works until the test's runtime ends.
+    pub fn start(client: &Client, namespace: &str) -> Self {
+        let kubelet = Self { pods: Api::namespaced(client.clone(), namespace), state: Arc::default() };
+        let worker = kubelet.clone();
+        tokio::spawn(async move {
+            loop {
+                worker.finish_all().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        kubelet
+    }
+
+    /// Pods of this step stay pending.
+    pub fn hold(&self, step: &str) {
+        self.state.lock().unwrap().held.insert(step.to_owned());
+    }
+
+    /// The next pod of this step ends with this code and report.
+    pub fn end_next(&self, step: &str, code: i32, report: Value) {
+        self.state.lock().unwrap().ends.entry(step.to_owned()).or_default().push((code, report));
+    }
+
+    async fn finish_all(&self) {
+        let Ok(pods) = self.pods.list(&ListParams::default()).await else {
+            return;
+        };
+        for pod in pods {
+            let uid = pod.uid().unwrap_or_default();
+            let step = pod.labels().get("godwit.dev/step").cloned().unwrap_or_default();
+            let Some((code, report)) = self.end_of(&uid, &step, &pod) else {
+                continue;
+            };
+            let status = ended(code, &report);
+            let params = PatchParams::default();
+            if self.pods.patch_status(&pod.name_any(), &params, &Patch::Merge(&status)).await.is_ok() {
+                self.state.lock().unwrap().finished.insert(uid);
+            }
+        }
+    }
+
+    fn end_of(&self, uid: &str, step: &str, pod: &Pod) -> Option<(i32, Value)> {
+        let mut state = self.state.lock().unwrap();
+        if step.is_empty() || state.held.contains(step) || state.finished.contains(uid) {
+            return None;
+        }
+        let scripted = state.ends.get_mut(step).filter(|ends| !ends.is_empty()).map(|ends| ends.remove(0));
+        Some(scripted.unwrap_or_else(|| (0, report(step, pod))))
+    }
+}
+
+fn ended(code: i32, report: &Value) -> Value {
+    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    let end = json!({"exitCode": code, "message": report.to_string(), "startedAt": "2026-03-01T10:00:00Z", "finishedAt": "2026-03-01T10:00:01Z"});
+    json!({"status": {"phase": phase, "containerStatuses": [
+        {"name": "step", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": end}},
+    ]}})
+}
+
+/// What a worker would report when all is well.
+fn report(step: &str, pod: &Pod) -> Value {
+    let mut report = json!({
+        "v": 1, "result": "pass", "digest": format!("sha256:{}", "0".repeat(64)),
+        "evidenceURI": format!("evidence/{}.json", pod.name_any()), "counts": {"customers": 100, "rows": 7000},
+    });
+    let (owner, epoch) = match step {
+        "select" => ("Source", 0),
+        "cutover" => ("Target", 2),
+        _ => return report,
+    };
+    report["owner"] = json!(owner);
+    report["epoch"] = json!(epoch);
+    report
+}

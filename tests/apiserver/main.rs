@@ -1,0 +1,14 @@
+//! The operator against a real etcd, API server and controller-manager; pods are finished by the tests.
+//! One cluster serves the tests that run at the same time and is removed with the last of them.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where an expectation is broken")]
+
+mod cluster;
+mod conflict;
+mod crash;
+mod gate;
+mod hazards;
+mod kubelet;
+mod leader;
+mod life;
+mod world;
