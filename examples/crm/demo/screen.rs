@@ -136,31 +136,28 @@ fn cohort_line(cohort: &Cohort, now: Timestamp) -> String {
         (Some(from), Some(to)) if phase == "Soaking" => Some((from.0, to.0)),
         _ => None,
     };
-    let (bar, detail) = match (soak, &status.progress) {
+    let detail = match (soak, &status.progress) {
         (Some((from, to)), _) => {
             let whole = to.duration_since(from).as_secs_f64().max(0.001);
             let share = now.duration_since(from).as_secs_f64() / whole;
-            (bar(share), format!("watched for another {}", from_now(to, now)))
+            format!("{}  another {}", bar(share), from_now(to, now))
         }
         (None, Some(progress)) if phase != "Done" && phase != "RolledBack" => {
-            (progress_bar(progress), progress_text(progress, now))
+            format!("{}{}", progress_bar(progress), progress_text(progress, now))
         }
-        _ => {
-            let message = find(cohort_conditions(cohort), "Progressing").map(|c| c.message.clone());
-            (" ".repeat(BAR), message.unwrap_or_default())
-        }
+        _ => find(cohort_conditions(cohort), "Progressing").map(|c| c.message.clone()).unwrap_or_default(),
     };
-    let customers = status.customers.map(|customers| format!("{} customers", grouped(customers)));
-    format!("  {:<8}{bar}  {phase:<13}{:<17}{detail}", cohort.name_any(), customers.unwrap_or_default())
+    let customers = status.customers.map(|customers| format!("{:<18}", format!("{} customers", grouped(customers))));
+    format!("  {:<8}{phase:<13}{}{detail}", cohort.name_any(), customers.unwrap_or_default())
 }
 
 fn progress_bar(progress: &ProgressStatus) -> String {
     if progress.total <= 0 {
-        return " ".repeat(BAR);
+        return String::new();
     }
     #[expect(clippy::cast_precision_loss, reason = "a bar of a few characters")]
     let share = progress.completed as f64 / progress.total as f64;
-    bar(share)
+    format!("{}  ", bar(share))
 }
 
 fn bar(share: f64) -> String {
@@ -176,7 +173,7 @@ fn bar(share: f64) -> String {
 
 fn progress_text(progress: &ProgressStatus, now: Timestamp) -> String {
     let mut text = String::new();
-    if let Some(rate) = progress.rate_per_second {
+    if let Some(rate) = progress.rate_per_second.filter(|rate| *rate > 0) {
         text = format!("{} {}/s", grouped(rate), progress.unit);
     }
     if let Some(eta) = &progress.estimated_completion_time {
@@ -233,7 +230,7 @@ mod tests {
     fn the_drawing_says_what_runs_how_far_it_is_and_when_it_will_be_done() {
         let lines = lines(&view(), "2026-03-01T00:00:10Z".parse().unwrap());
         assert_eq!(lines[1], "  Assess ✓  Backup ✓  VerifyBackup ✓  Prepare ✓  Move ●  Finalize  ");
-        assert_eq!(lines[3], "  early   ███████░░░░░░░  Copying      4,000 customers  35,000 rows/s  ETA 2 s");
+        assert_eq!(lines[3], "  early   Copying      4,000 customers   ███████░░░░░░░  35,000 rows/s  ETA 2 s");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH));
     }
 
