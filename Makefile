@@ -89,7 +89,8 @@ demo-rollback: $(CLUSTER_TOOL) $(HELM) images ## the second cohort's links break
 
 .PHONY: demo-down
 demo-down: $(CLUSTER_TOOL) ## remove the demo's cluster: every process, mount and link it made
-	$(CLUSTER_TOOL) down --dir $(DEMO_DIR)
+	@if [ "$(CLUSTER)" = own ]; then $(CLUSTER_TOOL) down --dir $(DEMO_DIR); \
+	else target/release/examples/crm demo-down --cluster $(CLUSTER) --dir $(DEMO_DIR); fi
 
 .PHONY: postgres-server
 postgres-server:

@@ -190,8 +190,8 @@ fn every_right_that_the_operator_uses_is_granted() {
     // Lists go through one function and watches through the runtime; discovery is everybody's right.
     used.retain(|(verb, _)| verb != "list");
     for (verb, resources) in [
-        ("list", ["migrations", "cohorts", "approvals", "jobs", "pods", "events", "configmaps"].as_slice()),
-        ("watch", &["migrations", "cohorts", "approvals", "jobs", "configmaps"]),
+        ("list", ["migrations", "cohorts", "approvals", "jobs", "pods", "events"].as_slice()),
+        ("watch", &["migrations", "cohorts", "approvals", "jobs"]),
         ("update", &["migrations/status", "cohorts/status"]),
         ("patch", &["migrations", "cohorts", "configmaps"]),
     ] {

@@ -83,10 +83,10 @@ app.kubernetes.io/part-of: godwit
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
-# The route table: written by server-side apply, and watched so that a change by another hand is seen.
+# The route table: read and written by name only; to list ConfigMaps would be to read all of them.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, create, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
