@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::check::{Check, GatedStep, Trigger};
 use crate::api::status::{CheckStatus, JobStatus, Verdict};
@@ -187,13 +186,8 @@ pub fn verdicts<'a>(
         .collect()
 }
 
-/// Forgets measurements: what was measured before a way back says nothing about the next try.
-pub fn forget(statuses: &mut Vec<CheckStatus>) {
-    statuses.clear();
-}
-
-/// Job checks whose Job vanished: an Error measurement, so that they are measured again.
-pub fn lost_jobs(statuses: &[CheckStatus], jobs: &Jobs) -> Vec<Measured> {
+/// Checks whose Job's name is taken by somebody else: an Error measurement, and another attempt later.
+pub fn foreign_jobs(statuses: &[CheckStatus], jobs: &Jobs) -> Vec<Measured> {
     statuses
         .iter()
         .filter_map(|status| {
@@ -205,15 +199,4 @@ pub fn lost_jobs(statuses: &[CheckStatus], jobs: &Jobs) -> Vec<Measured> {
             })
         })
         .collect()
-}
-
-/// Until when the longest trigger of a cohort is armed; `None` when none outlasts its soak.
-pub fn armed_until(spec: &MigrationSpec, status: &CohortStatus) -> Option<Time> {
-    let cutover = status.cutover_time.as_ref()?.0;
-    spec.triggers
-        .iter()
-        .filter_map(|trigger| trigger.during.as_ref()?.parse())
-        .max()
-        .and_then(|during| cutover.saturating_add(during).ok())
-        .map(Time)
 }

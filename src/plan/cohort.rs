@@ -64,7 +64,7 @@ impl Cohorts<'_> {
         self.renew_generation();
         self.take_up(migration);
         let mut measured = self.seen.measured.clone();
-        measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
+        measured.extend(check::foreign_jobs(&self.status.checks, &self.seen.jobs));
         let turned = check::enter(&mut self.status.checks, &migration.spec, &measured, self.now);
         self.notes.extend(trigger::notes(&migration.spec, &self.status, &turned, self.now));
         self.hear(migration);
@@ -138,7 +138,8 @@ impl Cohorts<'_> {
             CohortStep::Cutover => {
                 self.status.cutover_time = Some(Time(self.now));
                 self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
-                check::forget(&mut self.status.checks);
+                // What was measured before the cutover says nothing about the target.
+                self.status.checks.clear();
             }
             _ => {}
         }

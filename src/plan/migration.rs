@@ -71,7 +71,7 @@ impl Migrations<'_> {
         self.renew_generation();
         self.take_up();
         let mut measured = self.seen.measured.clone();
-        measured.extend(check::lost_jobs(&self.status.checks, &self.seen.jobs));
+        measured.extend(check::foreign_jobs(&self.status.checks, &self.seen.jobs));
         check::enter(&mut self.status.checks, &self.seen.spec, &measured, self.now);
         self.hear();
         self.heed_alarms();

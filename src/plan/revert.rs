@@ -1,18 +1,15 @@
 //! The way back of a cohort: when it is wished, when it can begin, by which road, and what it would cost.
 //! Used by `cohort.rs`. Suspension, waves, gates and approvals never block it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
 use crate::api::CohortStatus;
 use crate::api::condition::{kind, reason};
-use crate::api::status::{ReversibilityClass, ReversibilityStatus, RollbackStatus};
+use crate::api::status::{ReversibilityClass, ReversibilityStatus};
 
 use super::cohort::{Cohorts, step_of};
 use super::conditions::{Fact, Why};
 use super::decision::Note;
 use super::migration;
 use super::observed::MigrationView;
-use super::record::bounded;
 use super::step::CohortStep;
 
 /// Prefix of the ids of rollbacks that the migration ordered.
@@ -28,13 +25,7 @@ pub(super) fn wish(pass: &mut Cohorts<'_>, kind: &str, id: &str, cause: &str) {
         pass.notes.push(Note::warning("CommandRefused", "Rollback", told));
         return;
     }
-    pass.status.rollback = Some(RollbackStatus {
-        id: bounded(id, 128),
-        kind: kind.to_owned(),
-        cause: bounded(cause, 1024),
-        time: Time(pass.now),
-        released: Vec::new(),
-    });
+    pass.status.rollback = Some(migration::rollback(kind, id, cause, pass.now));
 }
 
 /// A migration-wide way back releases its cohorts one after the other; its end lets them start over.
