@@ -12,6 +12,9 @@ use crate::contract::{
 };
 use crate::plan::decision::{JobRequest, Work};
 
+/// Linux takes no environment variable above 128 KiB, its name included: the container would never start.
+pub const MAX_INPUT: usize = 128 * 1024 - 64;
+
 /// The text of `GODWIT_STEP`.
 pub fn step_input_json(request: &JobRequest, spec: &MigrationSpec) -> Result<String, Error> {
     match &request.work {
@@ -46,7 +49,11 @@ fn build_check_input(request: &JobRequest, check: &str) -> CheckInput {
 }
 
 fn to_json<T: Serialize>(request: &JobRequest, input: &T) -> Result<String, Error> {
-    serde_json::to_string(input).map_err(|_| Error::Input { job: request.name.clone() })
+    let text = serde_json::to_string(input).map_err(|_| Error::Input { job: request.name.clone() })?;
+    if text.len() > MAX_INPUT {
+        return Err(Error::InputTooLarge { job: request.name.clone(), bytes: text.len(), most: MAX_INPUT });
+    }
+    Ok(text)
 }
 
 fn dataset(spec: &MigrationSpec) -> Dataset {

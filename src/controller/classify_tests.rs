@@ -171,7 +171,7 @@ fn a_pod_that_cannot_start_says_which_kind_of_thing_is_missing() {
     for (reason, message, kind) in [
         ("CreateContainerConfigError", "secret \"crm-source\" not found", TroubleKind::Secret),
         ("CreateContainerConfigError", "couldn't find key uri in Secret shop/crm-source", TroubleKind::Secret),
-        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", TroubleKind::Image),
+        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", TroubleKind::Container),
         ("ErrImagePull", "not found", TroubleKind::Image),
         ("ImagePullBackOff", "back-off", TroubleKind::Image),
         ("InvalidImageName", "bad", TroubleKind::Image),

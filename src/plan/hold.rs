@@ -97,12 +97,14 @@ fn hold_for_gate(ask: &Ask<'_>) -> Option<Hold> {
         _ => return None,
     };
     let spec = &ask.migration.spec;
-    let verdicts = check::verdicts(check::gates_before(spec, gated), spec, &ask.status.checks);
-    gate_answer(&verdicts, ask.step.as_str()).map(Hold::Waiting)
+    let statuses = &ask.status.checks;
+    let verdicts = check::verdicts(check::gates_before(spec, gated), spec, statuses);
+    let kept = check::kept(check::gates_before(spec, gated), statuses, &ask.seen.jobs);
+    gate_answer(&verdicts, kept, ask.step.as_str()).map(Hold::Waiting)
 }
 
-/// Why gates with these verdicts do not open; `None` when all pass.
-pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option<Why> {
+/// Why gates with these verdicts do not open; `None` when all pass. `kept`: what keeps a measurement from being taken.
+pub fn gate_answer(verdicts: &[(String, Verdict, String)], kept: Option<String>, step: &str) -> Option<Why> {
     let worst = worst(verdicts.iter().map(|(_, verdict, _)| *verdict));
     let reason = match worst {
         Verdict::Pass => return None,
@@ -110,7 +112,8 @@ pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option
         Verdict::Inconclusive | Verdict::Error => reason::GATE_INCONCLUSIVE,
     };
     let evidence = verdicts.iter().find(|(_, verdict, _)| *verdict == worst).map_or("", |(_, _, evidence)| evidence);
-    Some(Why::new(reason, format!("Before {step}: {evidence}")))
+    let kept = kept.map_or_else(String::new, |kept| format!("; {kept}"));
+    Some(Why::new(reason, format!("Before {step}: {evidence}{kept}")))
 }
 
 fn hold_for_approval(ask: &Ask<'_>) -> Option<Hold> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cohort::{Cohort, Sides, merge_sum};
 use super::reporting::{blocker, milliseconds, signed};
+use super::validate::refuse;
 use super::{references, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::landing::Landing;
@@ -36,6 +37,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let (cohort, mut sides) = Cohort::open(job).await?;
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
+    refuse(cohort.keys_about_to_meet(&sides).await?)?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
     for session in [&sides.source, &sides.target] {
         session.run("analyse the members", "analyze godwit.member").await?;

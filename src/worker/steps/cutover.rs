@@ -11,7 +11,7 @@ use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
 use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
-use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side};
+use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side, exit};
 use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
@@ -40,14 +40,28 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
     // Where the fence is closed already, somebody waits: straight on.
     if !closed {
         let started = Instant::now();
-        approach(&cohort, &mut sides, &ownership).await?;
+        if let Err(error) = approach(&cohort, &mut sides, &ownership).await {
+            return refusal(&cohort, &sides, error).await;
+        }
         timings.insert("approach", milliseconds(started));
     }
     let restore = RestoreWriter::new(&storage, cohort.subject(), job.input.attempt);
     if let Err(error) = cross(&cohort, &mut sides, (checks, restore), &mut timings).await {
-        return Err(turn_back(&cohort, &mut sides, error).await);
+        let error = turn_back(&cohort, &mut sides, error).await;
+        return refusal(&cohort, &sides, error).await;
     }
     report(&cohort, &sides, timings).await
+}
+
+/// A no tells whom the cohort belongs to: without that the operator would have to assume that anything may have happened,
+/// and keep the cohort's users waiting.
+async fn refusal(cohort: &Cohort<'_>, sides: &Sides, error: Error) -> Result<Report, Error> {
+    let Error::Refused { exit: exit::DATA_DIFFERS, findings } = error else {
+        return Err(error);
+    };
+    let mut report = cohort.report(sides, ReportResult::Fail).await?;
+    report.findings = findings;
+    Ok(report)
 }
 
 /// What took how long, in milliseconds.
@@ -67,6 +81,7 @@ async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership)
         outcome => drop(outcome?),
     }
     refuse(sequences(cohort, sides).await?)?;
+    refuse(cohort.keys_about_to_meet(sides).await?)?;
     let target = snapshot::of(&mut sides.target).await?;
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     closure::refuse(&closure::of_whole_tables(&target, catalogue).await?)

@@ -29,6 +29,7 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
     let expected = expected(&cohort, &sides).await?;
     let mut evidence = Evidence::new(job);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
+    findings.extend(cohort.keys_about_to_meet(&sides).await?);
     let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
     findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
