@@ -77,9 +77,11 @@ impl Migrations<'_> {
             return;
         };
         let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
-        if self.seen.route_table.as_deref() != Some(routes.as_str()) {
+        let seen = self.seen.route_table.as_ref();
+        if seen.and_then(|seen| seen.routes.as_deref()) != Some(routes.as_str()) {
             let config_map = routing.route_table.config_map_name.clone();
-            self.effects.route_table = Some(RouteTableContent { config_map, routes });
+            let replaces = seen.map(|seen| seen.version.clone());
+            self.effects.route_table = Some(RouteTableContent { config_map, routes, replaces });
         }
     }
 
