@@ -115,6 +115,22 @@ mod tests {
     }
 
     #[test]
+    fn an_input_that_no_process_could_be_started_with_is_refused_with_the_fields_to_shorten() {
+        let mut spec = fixtures::spec();
+        spec.dataset.include = (0..256).map(|number| format!("sales.{number:0>120}")).collect();
+        assert!(step_input_json(&fixtures::request(Task::Assess {}), &spec).is_ok());
+        spec.dataset.exclude = spec.dataset.include.clone();
+        spec.dataset.reference = spec.dataset.include.clone();
+        for number in 0..60 {
+            let mut owner = spec.dataset.owners[0].clone();
+            owner.table = format!("sales.{number:0>1000}");
+            spec.dataset.owners.push(owner);
+        }
+        let refused = step_input_json(&fixtures::request(Task::Assess {}), &spec).unwrap_err().to_string();
+        assert!(refused.contains("spec.dataset") && refused.contains("crm-step-3"), "{refused}");
+    }
+
+    #[test]
     fn a_bucket_is_passed_without_its_credentials() {
         let text = step_input_json(&fixtures::request(Task::Assess {}), &fixtures::spec_on_s3()).unwrap();
         let input: StepInput = serde_json::from_str(&text).unwrap();

@@ -15,7 +15,7 @@ use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
 use super::migration::{departs_from_preparation, spec_changed};
 use super::observed::{MigrationView, ObservedCohort};
-use super::pass::{Pass, Words};
+use super::pass::{FORMER_JOB, Pass, Words};
 use super::record::{evidence_for, note_history};
 use super::revert;
 use super::step::CohortStep;
@@ -182,6 +182,9 @@ impl Cohorts<'_> {
         }
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
+        }
+        if self.stray_in_the_way(CohortStep::ALL.into_iter().map(CohortStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
         self.start_attempt(plan_of(step, migration));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));

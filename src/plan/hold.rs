@@ -71,13 +71,13 @@ fn paused_by_trigger(migration: &MigrationView) -> bool {
 }
 
 fn hold_while_the_migration_is_not_ready(ask: &Ask<'_>) -> Option<Hold> {
-    if ask.step != CohortStep::Pending {
-        return None;
-    }
     let at_move = ask.migration.status.step.as_ref().is_some_and(|step| step.name == MigrationStep::Move.as_str());
+    // Where a cutover gave no answer users may be waiting: it is brought to its end whatever became of the Migration.
+    let between = ask.step == CohortStep::Cutover && ask.status.owner.as_deref() == Some("None");
     // The step's name stays out of the message: a waiting cohort's status would be rewritten with each of them.
-    (!at_move).then(|| {
-        let message = format!("Cohorts start when Migration {} reaches Move", ask.migration.object.name);
+    (!at_move && !between).then(|| {
+        let what = if ask.step == CohortStep::Pending { "Cohorts start" } else { "Cohorts go on" };
+        let message = format!("{what} when Migration {} reaches Move", ask.migration.object.name);
         Hold::Waiting(Why::new(reason::MIGRATION_NOT_READY, message))
     })
 }

@@ -15,7 +15,7 @@ use super::command;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::observed::{MigrationView, ObservedMigration};
-use super::pass::{Pass, Words};
+use super::pass::{FORMER_JOB, Pass, Words};
 use super::record::{bounded, evidence_for, note_history};
 use super::step::MigrationStep;
 use super::{check, digest, retreat, task};
@@ -240,6 +240,9 @@ impl Migrations<'_> {
         }
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
+        }
+        if self.stray_in_the_way(MigrationStep::ALL.into_iter().map(MigrationStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
         self.start_attempt(digest::data(&self.seen.spec));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));

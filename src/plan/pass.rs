@@ -12,6 +12,7 @@ use crate::contract::Progress;
 use super::attempt::{self, Attempt};
 use super::conditions::{Situation, Why};
 use super::decision::{Effects, JobRequest, Note, Wait, Work};
+use super::names::job_name;
 use super::observed::{JobState, Jobs, ObjectFacts, ObservedCohort, ObservedMigration, Trouble, TroubleKind};
 use super::record::{bounded, progress_of};
 use super::step::Limits;
@@ -19,6 +20,9 @@ use super::{check, task};
 
 /// How often a running Job's progress is read, in seconds.
 const PROGRESS_POLL: i64 = 10;
+
+/// While a Job that no record names comes to its end.
+pub(super) const FORMER_JOB: &str = "Waiting for an earlier Job of this object to end";
 
 /// What a pass needs of an observation, whatever its kind.
 pub(super) trait Observed {
@@ -310,6 +314,21 @@ impl<'a, O: Observed> Pass<'a, O> {
             None => !job.seen,
             _ => false,
         }
+    }
+
+    /// A Job of one of these steps that no record names has not ended: of a status that was edited or lost, or of an operator
+    /// that was deposed. Nothing is started beside it; `stop_strays` ends it.
+    pub fn stray_in_the_way(&mut self, steps: impl Iterator<Item = &'static str> + Clone) -> bool {
+        let ObjectFacts { uid, name: owner, .. } = self.seen.object();
+        let found = self.seen.jobs().iter().any(|(name, state)| {
+            let attempt = name.rsplit('-').nth(1).and_then(|text| text.parse().ok());
+            let of_step = |step: &str| attempt.is_some_and(|attempt| *name == job_name(uid, owner, step, attempt));
+            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.clone().any(of_step)
+        });
+        if found {
+            self.wake_in(PROGRESS_POLL);
+        }
+        found
     }
 
     /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.

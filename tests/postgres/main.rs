@@ -11,6 +11,7 @@
 
 mod assess;
 mod backup;
+mod bad_input;
 mod base;
 mod check;
 mod ending;

@@ -180,3 +180,7 @@ fn samples(statuses: &[CheckStatus], check: &str, value: f64) -> Vec<f64> {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

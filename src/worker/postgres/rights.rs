@@ -76,7 +76,8 @@ async fn temporary_denied(session: &Session) -> Result<Option<Finding>, Error> {
     }
     let named = "select pg_catalog.format('%I TO %I', pg_catalog.current_database(), current_user)";
     let row = session.query_one(named, &[]).await.map_err(Error::database("ask who we are"))?;
-    let message = format!("The role may not make temporary tables; GRANT TEMPORARY ON DATABASE {}.", row.get::<_, &str>(0));
+    let message =
+        format!("The role may not make temporary tables; GRANT TEMPORARY ON DATABASE {}.", row.get::<_, &str>(0));
     Ok(Some(block("TemporaryDenied", session.side().to_owned(), message)))
 }
 

@@ -140,6 +140,8 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
     let limit = config.get_connect_timeout().copied().unwrap_or(ANSWER_TIMEOUT);
     let failed = |error: tokio_postgres::Error| match tls::failure(&error) {
         Some(reason) => Error::Tls { side, reason },
+        // Found by the library, such as a password that the server asks for and the URI does not have.
+        None if error.to_string().starts_with("invalid configuration") => unusable(Fault::from(error).to_string()),
         None => Error::Connect { side, source: Fault::from(error) },
     };
     // Over the whole conversation: a server, or what stands in its place, may take a connection and never say a word.
