@@ -161,7 +161,8 @@ impl Cohorts<'_> {
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
         let message = running_message(step, self.status.rollback.as_ref());
-        let plan = self.seen.migration.as_ref().map_or_else(String::new, |migration| plan_of(step, migration));
+        let seen = self.seen;
+        let plan = || seen.migration.as_ref().map_or_else(String::new, |migration| plan_of(step, migration));
         let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }

@@ -224,7 +224,8 @@ impl Migrations<'_> {
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
         let message = format!("{} is under way", step.as_str());
-        let plan = digest::data(&self.seen.spec);
+        let seen = self.seen;
+        let plan = || digest::data(&seen.spec);
         let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }

@@ -92,7 +92,7 @@ pub(super) struct Words<'a> {
     pub reason: &'static str,
     pub message: &'a str,
     /// Digest of the part of the spec that the step depends on, as the spec is now.
-    pub plan: &'a str,
+    pub plan: &'a dyn Fn() -> String,
 }
 
 pub(super) struct Pass<'a, O: Observed> {
@@ -233,7 +233,7 @@ impl<'a, O: Observed> Pass<'a, O> {
         let late = deadline.is_some_and(|deadline| deadline <= self.now);
         match attempt::settle(step, self.seen.jobs()) {
             Attempt::Unseen => {
-                if job.plan.as_deref().is_some_and(|plan| plan != words.plan) {
+                if job.plan.as_ref().is_some_and(|plan| *plan != (words.plan)()) {
                     // Made now it would do something else than was recorded: its name is occupied, and another attempt follows.
                     self.effects.abandoned_jobs.push(job.name);
                 } else {
