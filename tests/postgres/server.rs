@@ -56,13 +56,18 @@ pub struct Server {
 impl Server {
     /// Starts a server; `settings` are further `name=value` settings.
     pub fn start(settings: &[&str]) -> Self {
+        Self::start_of(bin("").as_path(), settings)
+    }
+
+    /// Starts a server whose programs are in `folder`: another version than the clients', as a worker image meets it.
+    fn start_of(folder: &Path, settings: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("godwit-pg").tempdir().unwrap();
         let data = directory.path().join("data");
         if is_root() {
             let owned = Command::new("chown").arg("postgres:postgres").arg(directory.path()).status();
             assert!(owned.unwrap().success());
         }
-        let initialised = as_postgres(&bin("initdb"))
+        let initialised = as_postgres(&folder.join("initdb"))
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(&data)
             .stdout(Stdio::null())
@@ -70,7 +75,7 @@ impl Server {
             .status();
         assert!(initialised.unwrap().success(), "initdb failed");
         let port = free_port();
-        let mut command = as_postgres(&bin("postgres"));
+        let mut command = as_postgres(&folder.join("postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
         let sockets = format!("unix_socket_directories={}", directory.path().display());
         let fixed = [
@@ -160,7 +165,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The source's and the target's server.
+/// The source's and the target's server: of the newest version installed, or of those whose folders the environment names.
 pub struct Servers {
     pub source: Server,
     pub target: Server,
@@ -172,7 +177,12 @@ impl Servers {
         if let Some(servers) = shared.upgrade() {
             return servers;
         }
-        let servers = Arc::new(Self { source: Server::start(&[]), target: Server::start(&[]) });
+        let of = |variable: &str| {
+            let folder = std::env::var_os(variable).map_or_else(|| bin(""), |folder| PathBuf::from(folder).join("bin"));
+            Server::start_of(&folder, &[])
+        };
+        let servers =
+            Arc::new(Self { source: of("GODWIT_TEST_SOURCE_POSTGRES"), target: of("GODWIT_TEST_TARGET_POSTGRES") });
         *shared = Arc::downgrade(&servers);
         servers
     }
