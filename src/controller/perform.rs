@@ -18,6 +18,7 @@ use super::call::call;
 use super::classify::{clipped, controller_uid};
 use super::context::Context;
 use super::error::{Attempt, Class, Error, is_namespace_terminating};
+use super::observe::Version;
 use super::record::{Kind, Recorded};
 use crate::api::MigrationSpec;
 use crate::api::names::{FINALIZER, MANAGER_CHILDREN, MANAGER_ROUTING};
@@ -42,6 +43,8 @@ pub struct Stage<'a> {
     pub spec: Option<&'a MigrationSpec>,
     pub plan_digest: Option<&'a str>,
     pub job_uids: &'a BTreeMap<String, String>,
+    /// The route table's `ConfigMap` as it was read; `None`: there was none.
+    pub route_table: Option<&'a Version>,
 }
 
 /// Whether the pass may go on to the next effect.
@@ -75,8 +78,10 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
             effect = Effect::LookAgain;
         }
     }
-    if let Some(content) = &route_table {
-        unless_terminating(apply_route_table(ctx, &stage.identity, content).await, ())?;
+    if let Some(content) = &route_table
+        && unless_terminating(write_route_table(ctx, stage, content).await, Effect::Done)? == Effect::LookAgain
+    {
+        effect = Effect::LookAgain;
     }
     tell(ctx, &object, &notes).await;
     if finalizer == Some(FinalizerChange::Remove)
@@ -180,16 +185,29 @@ fn full_name(identity: &Identity, name: &str) -> String {
     format!("{}/{name}", identity.namespace)
 }
 
-/// Forced: the key `routes.json` is ours by the Migration's spec, and applications that read a stale table write to the wrong
-/// side. Other keys of the `ConfigMap` stay with whoever wrote them.
-async fn apply_route_table(ctx: &Context, migration: &Identity, content: &RouteTableContent) -> Result<(), Error> {
-    let table = build_route_table(migration, content);
+/// Over the version that was read, or created where there was none: a table that is late, of a deposed leader above all, must
+/// not replace a newer one, because applications that read it would write to the wrong side.
+/// Forced: the key `routes.json` is ours by the Migration's spec. Other keys of the `ConfigMap` stay with whoever wrote them.
+async fn write_route_table(ctx: &Context, stage: &Stage<'_>, content: &RouteTableContent) -> Result<Effect, Error> {
+    let migration = &stage.identity;
+    let mut table = build_route_table(migration, content);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &migration.namespace);
-    let attempt = Attempt::new("patch", "configmaps", full_name(migration, &content.config_map));
-    let params = PatchParams::apply(MANAGER_ROUTING).force();
-    let patch = Patch::Apply(&table);
-    call(attempt, api.patch(&content.config_map, &params, &patch)).await?;
-    Ok(())
+    let object = full_name(migration, &content.config_map);
+    let written = if let Some(read) = stage.route_table {
+        table.metadata.uid.clone_from(&read.uid);
+        table.metadata.resource_version.clone_from(&read.resource_version);
+        let params = PatchParams::apply(MANAGER_ROUTING).force();
+        let patch = Patch::Apply(&table);
+        call(Attempt::new("patch", "configmaps", object), api.patch(&content.config_map, &params, &patch)).await
+    } else {
+        let params = PostParams { field_manager: Some(MANAGER_ROUTING.to_owned()), ..PostParams::default() };
+        call(Attempt::new("create", "configmaps", object), api.create(&params, &table)).await
+    };
+    match written {
+        Ok(_) => Ok(Effect::Done),
+        Err(error) if is_gone(&error) || error.class() == Class::Conflict => Ok(Effect::LookAgain),
+        Err(error) => Err(error),
+    }
 }
 
 async fn change_finalizer<K: Kind>(ctx: &Context, object: &K, change: FinalizerChange) -> Result<Effect, Error> {

@@ -19,7 +19,7 @@ pub fn ended(code: i32, report: &Value) -> Value {
 /// same attempt reports the same.
 pub fn report(step: &str, pod: &Pod) -> Value {
     let label = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
-    let evidence = format!("evidence/{}{step}-{}.json", label("godwit.dev/cohort"), label("godwit.dev/attempt"));
+    let evidence = format!("evidence/{}-{step}-{}.json", label("godwit.dev/cohort"), label("godwit.dev/attempt"));
     let mut report = json!({
         "v": 1, "result": "pass", "digest": format!("sha256:{}", "0".repeat(64)),
         "evidenceURI": evidence, "counts": {"customers": 100, "rows": 7000},

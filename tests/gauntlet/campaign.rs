@@ -70,7 +70,10 @@ impl Batch {
             let run = Run::start(Arc::clone(&self.stage), &namespace, plan).await;
             self.runs.push(Arc::clone(&run));
             playing.push(tokio::spawn(async move {
-                run.play().await;
+                let played = tokio::spawn(Arc::clone(&run).play()).await;
+                if let Err(panic) = played {
+                    run.outcome.lock().unwrap().error = Some(format!("the run itself broke: {panic}"));
+                }
                 drop(place);
             }));
         }
@@ -133,7 +136,7 @@ impl Batch {
             let mut problems: Vec<String> = run.outcome.lock().unwrap().error.clone().into_iter().collect();
             problems.extend(restless);
             problems.extend(references.expected[&run.plan.subject].compare(end).into_iter().take(20));
-            problems.extend(asked_of_events(run, &events));
+            problems.extend(asked_of_events(&events));
             verdicts.push(verdict(run, problems));
         }
         verdicts
@@ -155,7 +158,7 @@ impl Batch {
     }
 }
 
-fn asked_of_events(run: &Run, events: &[Event]) -> Vec<String> {
+fn asked_of_events(events: &[Event]) -> Vec<String> {
     if events.is_empty() {
         return vec!["the audit log tells nothing of this run".to_owned()];
     }

@@ -27,6 +27,9 @@ pub const AGENT: &str = "gauntlet-operator/";
 /// Longest that watches stay frozen: an operator that is idle makes no later write.
 const LONGEST_FREEZE: Duration = Duration::from_secs(4);
 
+/// Longest that a deposed leader's write is held.
+const LONGEST_HOLD: Duration = Duration::from_secs(120);
+
 /// What the proxy asks of the run.
 pub enum Order {
     SecondReplica,
@@ -276,7 +279,7 @@ impl Door {
         let before = others();
         let mut over = proxy.over.subscribe();
         let mut count = proxy.traffic.writes.subscribe();
-        let patience = tokio::time::sleep(Duration::from_secs(40));
+        let patience = tokio::time::sleep(LONGEST_HOLD);
         tokio::pin!(patience);
         // A write is counted as accepted a moment after it was numbered, hence the tick.
         let mut tick = tokio::time::interval(Duration::from_millis(100));

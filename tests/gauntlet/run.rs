@@ -33,6 +33,7 @@ pub struct Run {
     stage: Arc<Stage>,
     processes: Mutex<Vec<Arc<Process>>>,
     stopped: AtomicBool,
+    ordered: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     pub outcome: Mutex<Outcome>,
 }
 
@@ -44,6 +45,7 @@ pub struct Outcome {
 
 impl Run {
     pub async fn start(stage: Arc<Stage>, namespace: &str, plan: Plan) -> Arc<Self> {
+        stage.create_namespace(namespace).await;
         let folder = stage.folder.join(namespace);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan).unwrap()).unwrap();
@@ -59,19 +61,23 @@ impl Run {
             stage,
             processes: Mutex::default(),
             stopped: AtomicBool::new(false),
+            ordered: Mutex::default(),
             outcome: Mutex::default(),
         });
-        tokio::spawn(Arc::clone(&run).supervise(ordered));
+        *run.ordered.lock().unwrap() = Some(ordered);
         run
     }
 
     /// Plays the story to its end.
-    pub async fn play(&self) {
+    pub async fn play(self: Arc<Self>) {
         let began = Instant::now();
         let stage = &self.stage;
-        let story = Story::new(self.plan.subject, self.plan.pods, &self.namespace, &stage.client, &stage.board);
+        let story = Story::new(self.plan.subject, self.plan.pods, stage, &self.proxy, &self.namespace);
         stage.kubelet.follow(&self.namespace, Arc::clone(&story) as Arc<_>);
         story.create(&stage.checks).await;
+        // The operator comes last: what it sees first is then the same in every run.
+        let orders = self.ordered.lock().unwrap().take().expect("a run is played once");
+        tokio::spawn(Arc::clone(&self).supervise(orders));
         let error = story.play().await.err();
         self.proxy.over.send_replace(true);
         *self.outcome.lock().unwrap() = Outcome { error, took: began.elapsed() };
@@ -92,7 +98,6 @@ impl Run {
 
     /// Keeps an operator running, as a Deployment would.
     async fn supervise(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        self.stage.create_namespace(&self.namespace).await;
         self.start_process().await;
         loop {
             let alive: Vec<_> = self.alive();

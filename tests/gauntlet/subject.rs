@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use godwit::api::{Approval, Cohort, Migration};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -14,10 +15,17 @@ use crate::board::{Board, runs_step, step};
 use crate::ground::{migration_spec, of};
 use crate::kubelet::Script;
 use crate::plan::{Pods, Subject};
+use crate::proxy::Proxy;
+use crate::stage::Stage;
 
+/// What the gate of one story looks at.
+const APP: &str = "app";
 const COHORTS: [&str; 3] = ["canary", "early", "rest"];
-/// Longer than any fault lasts; a refusal alone may cost the operator 72 s.
-const LIMIT: Duration = Duration::from_secs(300);
+/// An operator that has written nothing for so long will not go on: refused for the fourth time it waits 288 s. Writes, not
+/// time, are what a busy machine does not change.
+const SILENCE: Duration = Duration::from_secs(400);
+/// Several times what any story needs.
+const ENDLESS: usize = 800;
 /// Text of the commands; fixed, so that all runs record the same.
 const ASKED_AT: &str = "2026-03-01T10:00:00Z";
 
@@ -27,14 +35,22 @@ pub struct Story {
     namespace: String,
     client: Client,
     board: Board,
+    proxy: Arc<Proxy>,
     /// The validation that failed passes from now on.
     repaired: AtomicBool,
 }
 
 impl Story {
-    pub fn new(subject: Subject, pods: Pods, namespace: &str, client: &Client, board: &Board) -> Arc<Self> {
-        let (namespace, client, board) = (namespace.to_owned(), client.clone(), board.clone());
-        Arc::new(Self { subject, pods, namespace, client, board, repaired: AtomicBool::new(false) })
+    pub fn new(subject: Subject, pods: Pods, stage: &Stage, proxy: &Arc<Proxy>, namespace: &str) -> Arc<Self> {
+        Arc::new(Self {
+            subject,
+            pods,
+            namespace: namespace.to_owned(),
+            client: stage.client.clone(),
+            board: stage.board.clone(),
+            proxy: Arc::clone(proxy),
+            repaired: AtomicBool::new(false),
+        })
     }
 
     fn api<K>(&self) -> Api<K>
@@ -55,7 +71,13 @@ impl Story {
                     "passWhen": "value < 1.0", "interval": "1s"}]);
                 spec["triggers"] = json!([{"check": "links", "category": "DataLoss", "action": "RollbackCohort"}]);
             }
-            Subject::FailedValidation | Subject::MigrationRollback => {}
+            Subject::FailedValidation => {
+                let pod = json!({"apiVersion": "v1", "kind": "Pod", "name": APP, "type": "Ready"});
+                spec["checks"] = json!([{"name": "app", "condition": pod, "interval": "2s"}]);
+                spec["gates"] = json!([{"check": "app", "before": ["Copy"]}]);
+                self.create_app().await;
+            }
+            Subject::MigrationRollback => {}
         }
         let migration: Migration = of(json!({"apiVersion": "godwit.dev/v1alpha1", "kind": "Migration",
             "metadata": {"name": "crm"}, "spec": spec}));
@@ -83,6 +105,8 @@ impl Story {
                 self.until_completed().await
             }
             Subject::FailedValidation => {
+                self.until("canary waits for its gate", |story| story.measured("canary", "app")).await?;
+                self.app_is("True").await;
                 self.until("early is rolled back", |story| step(&story.status("early")) == "RolledBack").await?;
                 self.repaired.store(true, Ordering::SeqCst);
                 self.annotate::<Cohort>("early", "retry").await;
@@ -107,8 +131,11 @@ impl Story {
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<(), String> {
-        if self.board.until(LIMIT, |_| holds(self)).await {
-            return Ok(());
+        let traffic = &self.proxy.traffic;
+        while traffic.quiet_for() < SILENCE && traffic.sent().len() < ENDLESS {
+            if self.board.until(Duration::from_secs(5), |_| holds(self)).await {
+                return Ok(());
+            }
         }
         let now: Vec<String> = ["crm", "canary", "early", "rest"]
             .iter()
@@ -125,6 +152,36 @@ impl Story {
     async fn until_completed(&self) -> Result<(), String> {
         self.until("crm is completed", |story| step(&story.status("crm")) == "Completed").await?;
         self.until("all cohorts are done", |story| COHORTS.iter().all(|name| step(&story.status(name)) == "Done")).await
+    }
+
+    fn measured(&self, cohort: &str, check: &str) -> bool {
+        let status = self.status(cohort);
+        let checks = status["checks"].as_array().cloned().unwrap_or_default();
+        checks.iter().any(|one| one["name"] == check && !one["measurements"].is_null())
+    }
+
+    /// A pod of the application; nothing runs it, so its conditions are what is written here.
+    async fn create_app(&self) {
+        let container = json!({"name": "app", "image": "app:test"});
+        let pod: Pod = of(json!({"metadata": {"name": APP}, "spec": {"containers": [container]}}));
+        // The namespace's service account is made a moment after the namespace.
+        for _ in 0..100 {
+            match self.api::<Pod>().create(&PostParams::default(), &pod).await {
+                Err(kube::Error::Api(refused)) if refused.code == 403 => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                created => {
+                    created.unwrap();
+                    break;
+                }
+            }
+        }
+        self.app_is("False").await;
+    }
+
+    async fn app_is(&self, ready: &str) {
+        let status = json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        self.api::<Pod>().patch_status(APP, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
     }
 
     fn asks(&self, cohort: &str) -> bool {

@@ -49,7 +49,7 @@ pub async fn observe_cohort(ctx: &Context, key: &Key) -> Result<Option<Look<Coho
         jobs: &observed.jobs,
     };
     observed.measured = ctx.checks.measure(&ctx.client, &asked, &due).await;
-    Ok(Some(Look { object, facts: observed, job_uids: seen.uids }))
+    Ok(Some(Look { object, facts: observed, job_uids: seen.uids, route_table: None }))
 }
 
 async fn migration(ctx: &Context, key: &Key, name: &str) -> Result<Option<MigrationView>, Error> {

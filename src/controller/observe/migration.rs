@@ -7,7 +7,7 @@ use kube::core::ApiResource;
 use kube::{Api, ResourceExt};
 
 use super::jobs::{self, Wanted};
-use super::{Key, Look, Loose, approvals, facts_of, lenient, namespace_is_terminating};
+use super::{Key, Look, Loose, Version, approvals, facts_of, lenient, namespace_is_terminating};
 use crate::api::approval::SubjectKind;
 use crate::api::{Cohort, CohortSpec, CohortStatus, Migration};
 use crate::build::route_table::ROUTES_KEY;
@@ -28,7 +28,7 @@ pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<M
     let facts = facts_of(&object);
     let status = object.status.clone().unwrap_or_default();
     let wanted = Wanted::new(key, &facts.uid, status.step.as_ref(), &status.checks);
-    let (seen, cohorts, approvals, route_table, namespace_terminating) = tokio::try_join!(
+    let (seen, cohorts, approvals, table, namespace_terminating) = tokio::try_join!(
         jobs::observe_jobs(ctx, &wanted),
         cohorts(ctx, key),
         approvals(ctx, key, SubjectKind::Migration),
@@ -43,7 +43,7 @@ pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<M
         cohorts,
         approvals,
         measured: Vec::new(),
-        route_table,
+        route_table: table.content,
         namespace_terminating,
     };
     let due = due_for_migration(&observed, ctx.now());
@@ -54,7 +54,7 @@ pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<M
         jobs: &observed.jobs,
     };
     observed.measured = ctx.checks.measure(&ctx.client, &asked, &due).await;
-    Ok(Some(Look { object, facts: observed, job_uids: seen.uids }))
+    Ok(Some(Look { object, facts: observed, job_uids: seen.uids, route_table: table.version }))
 }
 
 async fn cohorts(ctx: &Context, key: &Key) -> Result<Vec<CohortView>, Error> {
@@ -94,16 +94,24 @@ fn unreadable_spec() -> CohortSpec {
     }
 }
 
-/// The table's content; somebody else's `ConfigMap` of that name counts as none, and applying to it is refused by its fields.
-async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<String>, Error> {
+/// The route table as it was read.
+#[derive(Default)]
+struct Table {
+    content: Option<String>,
+    version: Option<Version>,
+}
+
+/// The table; a `ConfigMap` of that name without our key has a version and no content.
+async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Table, Error> {
     let Some(routing) = &migration.spec.routing else {
-        return Ok(None);
+        return Ok(Table::default());
     };
     let name = &routing.route_table.config_map_name;
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let attempt = Attempt::new("get", "configmaps", format!("{}/{name}", key.namespace));
     let found = call(attempt, api.get_opt(name)).await?;
-    Ok(found.and_then(|map| map.data?.remove(ROUTES_KEY)))
+    let version = found.as_ref().map(|map| Version { uid: map.uid(), resource_version: map.resource_version() });
+    Ok(Table { content: found.and_then(|map| map.data?.remove(ROUTES_KEY)), version })
 }
 
 #[cfg(test)]

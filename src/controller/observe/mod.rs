@@ -37,12 +37,22 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// What was seen: the object as it was read, the facts for the decision, and the uids that deletions must name.
+/// What was seen: the object as it was read, the facts for the decision, and what writes must name so that they meet
+/// nothing but what was seen.
 #[derive(Debug)]
 pub struct Look<K, F> {
     pub object: K,
     pub facts: F,
     pub job_uids: BTreeMap<String, String>,
+    /// The `ConfigMap` of the route table; `None`: there is none.
+    pub route_table: Option<Version>,
+}
+
+/// Which state of which object was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
 }
 
 /// What is the same for every kind.
