@@ -1,6 +1,6 @@
 //! Real, throw-away PostgreSQL servers for the tests, and pairs of databases on them.
 //! `Pair::new` is what a test starts with; the two servers (source, target) are shared by the tests that run at the same time
-//! and end with the last of them, by their own pid, after a panic too.
+//! and end with the last of them, by their own pid, after a panic too. `tests/faults` starts servers of its own and crashes them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +33,11 @@ fn is_root() -> bool {
     output.stdout.starts_with(b"0\n")
 }
 
+/// What a command is put behind, so that mounts made in it are its own and end with it.
+pub fn with_own_mounts() -> &'static [&'static str] {
+    if is_root() { &["--mount"] } else { &["--user", "--map-current-user", "--keep-caps", "--mount"] }
+}
+
 /// PostgreSQL refuses to run as root: then it runs as the user `postgres`. The server dies with `keep_alive`'s thread.
 fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
@@ -46,9 +51,15 @@ fn as_postgres(program: &Path) -> Command {
 
 /// One running server with its own data directory, socket directory and port.
 pub struct Server {
-    child: Child,
+    running: Mutex<Option<Running>>,
     directory: tempfile::TempDir,
+    settings: Vec<String>,
+    small_disk: Option<&'static str>,
     pub port: u16,
+}
+
+struct Running {
+    child: Child,
     /// Ends the thread that is the server's parent.
     _keeper: mpsc::Sender<()>,
 }
@@ -56,23 +67,48 @@ pub struct Server {
 impl Server {
     /// Starts a server; `settings` are further `name=value` settings.
     pub fn start(settings: &[&str]) -> Self {
+        Self::start_with(settings, None)
+    }
+
+    /// Starts a server that has, as folder [`Server::small_disk`], a file system of this size in memory, seen by it alone.
+    pub fn start_with_small_disk(size: &'static str) -> Self {
+        Self::start_with(&[], Some(size))
+    }
+
+    fn start_with(settings: &[&str], small_disk: Option<&'static str>) -> Self {
         let directory = tempfile::Builder::new().prefix("godwit-pg").tempdir().unwrap();
-        let data = directory.path().join("data");
+        std::fs::create_dir(directory.path().join("small")).unwrap();
         if is_root() {
-            let owned = Command::new("chown").arg("postgres:postgres").arg(directory.path()).status();
+            let owned = Command::new("chown").args(["-R", "postgres:postgres"]).arg(directory.path()).status();
             assert!(owned.unwrap().success());
         }
         let initialised = as_postgres(&bin("initdb"))
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
-            .arg(&data)
+            .arg(directory.path().join("data"))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .status();
         assert!(initialised.unwrap().success(), "initdb failed");
-        let port = free_port();
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let server = Self { running: Mutex::new(None), directory, settings, small_disk, port: free_port() };
+        server.start_again();
+        server
+    }
+
+    /// Starts the server on its data directory, and waits until it answers.
+    pub fn start_again(&self) {
+        let mut command = self.command();
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        command.stdout(Stdio::null()).stderr(log).stdin(Stdio::null());
+        let (child, keeper) = spawn_kept(command);
+        *self.running.lock().unwrap() = Some(Running { child, _keeper: keeper });
+        self.wait_until_ready();
+    }
+
+    fn command(&self) -> Command {
         let mut command = as_postgres(&bin("postgres"));
-        command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        let sockets = format!("unix_socket_directories={}", directory.path().display());
+        command.arg("-D").arg(self.directory.path().join("data")).args(["-p", &self.port.to_string()]);
+        let sockets = format!("unix_socket_directories={}", self.directory.path().display());
         let fixed = [
             "listen_addresses=127.0.0.1",
             sockets.as_str(),
@@ -83,15 +119,37 @@ impl Server {
             "log_min_messages=fatal",
             "log_statement=none",
         ];
-        for setting in fixed.iter().chain(settings) {
+        for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        command.stdout(Stdio::null()).stderr(log).stdin(Stdio::null());
-        let (child, keeper) = spawn_kept(command);
-        let server = Self { child, directory, port, _keeper: keeper };
-        server.wait_until_ready();
-        server
+        let Some(size) = self.small_disk else {
+            return command;
+        };
+        let mut mounted = Command::new("unshare");
+        mounted.args(with_own_mounts()).args(["sh", "-ec"]);
+        mounted.arg("mount -t tmpfs -o size=$1,mode=777 tmpfs \"$2\"; shift 2; exec \"$@\"");
+        mounted.args(["sh", size]).arg(self.small_disk()).arg(command.get_program()).args(command.get_args());
+        mounted.env_remove("PGOPTIONS").current_dir("/");
+        mounted
+    }
+
+    /// Where the small disk is mounted for the server.
+    pub fn small_disk(&self) -> PathBuf {
+        self.directory.path().join("small")
+    }
+
+    /// `pg_ctl stop -m immediate`: no checkpoint, no farewell.
+    pub fn crash(&self) {
+        self.end("-QUIT");
+    }
+
+    fn end(&self, signal: &str) {
+        let Some(mut running) = self.running.lock().unwrap().take() else {
+            return;
+        };
+        // The pid is our own child's, not yet waited for, so it cannot be another's.
+        let _ = Command::new("kill").args([signal, &running.child.id().to_string()]).status();
+        let _ = running.child.wait();
     }
 
     fn wait_until_ready(&self) {
@@ -137,9 +195,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGINT is PostgreSQL's fast shutdown; the pid is our own child's, not yet waited for, so it cannot be another's.
-        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
+        // PostgreSQL's fast shutdown.
+        self.end("-INT");
     }
 }
 
@@ -234,7 +291,8 @@ impl Pair {
 #[test]
 fn a_server_ends_with_its_handle_and_leaves_nothing_behind() {
     let server = Server::start(&[]);
-    let (pid, directory) = (server.child.id(), server.socket_directory().to_owned());
+    let pid = server.running.lock().unwrap().as_ref().unwrap().child.id();
+    let directory = server.socket_directory().to_owned();
     server.psql("postgres", "select 1");
     drop(server);
     assert!(!directory.exists());

@@ -1,0 +1,64 @@
+//! `kill -9` of every step: right after each checkpoint, and at random places of its wire.
+//! `GODWIT_FAULT_POINTS` is the number of random places (200), `GODWIT_FAULT_SEED` where they begin.
+
+use std::sync::Arc;
+
+use godwit::contract::Side;
+
+use crate::case::{Case, play_all, road, setting};
+use crate::life::{Life, Scene};
+use crate::random::Random;
+use crate::wire::{Place, Way};
+use crate::world::{Fault, SIDES};
+
+/// The answers after which a database may be another one.
+pub fn checkpoints(scene: &Scene) -> Vec<Place> {
+    let mut places = Vec::new();
+    for side in SIDES {
+        let answers = &scene.undisturbed.traffic[&side].answers;
+        let numbers = (0..answers.len()).filter(|number| answers[*number].is_checkpoint());
+        places.extend(numbers.map(|number| Place::Answer { side, number }));
+    }
+    places
+}
+
+/// A byte that the undisturbed run sent, on either side, in either direction.
+pub fn random_place(scene: &Scene, random: &mut Random) -> Place {
+    let side = if random.below(2) == 0 { Side::Source } else { Side::Target };
+    let way = if random.below(2) == 0 { Way::Up } else { Way::Down };
+    let traffic = &scene.undisturbed.traffic[&side];
+    let bytes = if way == Way::Up { traffic.up } else { traffic.down };
+    Place::Byte { side, way, at: random.below(bytes.max(1)) }
+}
+
+/// Steps that speak to source or target; VerifyBackup does not, and has a test of its own.
+pub fn on_the_wire(life: &Life) -> impl Iterator<Item = &Arc<Scene>> {
+    life.scenes.iter().filter(|scene| scene.undisturbed.bytes() > 0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_killed_after_any_checkpoint_ends_as_an_undisturbed_one_or_goes_back() {
+    let life = Life::shared().await;
+    let mut cases = Vec::new();
+    for scene in on_the_wire(&life) {
+        for (number, place) in checkpoints(scene).into_iter().enumerate() {
+            let scene = Arc::clone(scene);
+            cases.push(Case { road: road(&scene, number), scene, place, fault: Fault::Kill });
+        }
+    }
+    play_all(&life, "killed after a checkpoint", cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_killed_anywhere_ends_as_an_undisturbed_one_or_goes_back() {
+    let life = Life::shared().await;
+    let points: usize = setting("GODWIT_FAULT_POINTS").map_or(200, |text| text.parse().unwrap());
+    let mut random = Random::seeded();
+    let scenes: Vec<&Arc<Scene>> = on_the_wire(&life).collect();
+    let cases = (0..points).map(|number| {
+        let scene = Arc::clone(scenes[number % scenes.len()]);
+        let place = random_place(&scene, &mut random);
+        Case { road: road(&scene, number / scenes.len()), scene, place, fault: Fault::Kill }
+    });
+    play_all(&life, "killed anywhere", cases.collect()).await;
+}
