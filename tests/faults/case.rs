@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::StreamExt;
 use godwit::contract::{Side, Task, exit};
 
-use crate::life::{Life, Scene};
+use crate::life::Scene;
 use crate::prints::{Facts, differences, finished_chunks, owners};
+use crate::server::Servers;
 use crate::wire::Place;
 use crate::world::{Fault, Run, World, subject};
 
-/// How many cases are played at the same time by one test: they wait for processes and servers most of the time.
-const LANES: usize = 3;
+/// How many cases one test plays at the same time: they wait for processes and servers most of the time.
+pub const LANES: usize = 3;
 /// A cohort's step is tried this often before a person is asked; the faults here need far less.
 const TRIES: i64 = 4;
 
@@ -65,8 +66,8 @@ pub fn way_back(scene: &Scene) -> Vec<Task> {
 }
 
 impl Case {
-    pub async fn play(&self, life: &Life) -> Result<Figures, String> {
-        let world = self.scene.stage.world(&life.servers, self.fault == Fault::Fill).await;
+    pub async fn play(&self, servers: &Arc<Servers>) -> Result<Figures, String> {
+        let world = self.scene.stage.world(servers, self.fault == Fault::Fill).await;
         let played = self.play_in(&world).await;
         world.remove().await;
         played.map_err(|problem| format!("{self}\n    {problem}"))
@@ -227,20 +228,24 @@ async fn refuse_repeated_chunks(
     Err(format!("{} chunks had landed and {resumed:?} were left alone", chunks.len()))
 }
 
+/// Whether only some cases are wanted, and this is none of them.
+pub fn is_left_out(name: &str) -> bool {
+    setting("GODWIT_FAULT_CASE").is_some_and(|wanted| !name.contains(&wanted))
+}
+
 /// Plays all cases, tells the figures by step, and fails with every problem found.
-pub async fn play_all(life: &Life, what: &str, cases: Vec<Case>) {
-    let wanted = setting("GODWIT_FAULT_CASE").unwrap_or_default();
-    let cases: Vec<Case> = cases.into_iter().filter(|case| case.to_string().contains(&wanted)).collect();
+pub async fn play_all(servers: &Arc<Servers>, (what, lanes): (&str, usize), cases: Vec<Case>) {
+    let cases: Vec<Case> = cases.into_iter().filter(|case| !is_left_out(&case.to_string())).collect();
     let done = AtomicUsize::new(0);
     let played: Vec<(&Case, Result<Figures, String>)> = futures::stream::iter(&cases)
         .map(async |case| {
-            let played = case.play(life).await;
+            let played = case.play(servers).await;
             if done.fetch_add(1, Ordering::Relaxed) % 50 == 49 {
                 println!("{what}: {} of {} cases", done.load(Ordering::Relaxed), cases.len());
             }
             (case, played)
         })
-        .buffer_unordered(LANES)
+        .buffer_unordered(lanes)
         .collect()
         .await;
     tell(what, &played);

@@ -2,10 +2,11 @@
 //! `GODWIT_FAULT_POINTS` is the number of random places (200), `GODWIT_FAULT_SEED` where they begin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use godwit::contract::Side;
 
-use crate::case::{Case, play_all, road, setting};
+use crate::case::{Case, LANES, play_all, road, setting, until_done};
 use crate::life::{Life, Scene};
 use crate::random::Random;
 use crate::wire::{Place, Way};
@@ -46,7 +47,7 @@ async fn a_step_killed_after_any_checkpoint_ends_as_an_undisturbed_one_or_goes_b
             cases.push(Case { road: road(&scene, number), scene, place, fault: Fault::Kill });
         }
     }
-    play_all(&life, "killed after a checkpoint", cases).await;
+    play_all(&life.servers, ("killed after a checkpoint", LANES), cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,5 +61,34 @@ async fn a_step_killed_anywhere_ends_as_an_undisturbed_one_or_goes_back() {
         let place = random_place(&scene, &mut random);
         Case { road: road(&scene, number / scenes.len()), scene, place, fault: Fault::Kill }
     });
-    play_all(&life, "killed anywhere", cases.collect()).await;
+    play_all(&life.servers, ("killed anywhere", LANES), cases.collect()).await;
+}
+
+/// VerifyBackup speaks to neither database; its checkpoints are what its sandbox has come to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_restore_killed_at_any_stage_of_its_sandbox_is_made_again() {
+    let life = Life::shared().await;
+    let scene = life.scene("verify-backup migration");
+    for stage in ["", "data/PG_VERSION", ".s.PGSQL.5432", "data/base/1/PG_VERSION"] {
+        let world = scene.stage.world(&life.servers, false).await;
+        let mut step = scene.step();
+        let wire = world.wire(None).await;
+        let scratch = world.next_scratch();
+        let mut pod = world.pod(&step, &wire);
+        let there = || std::fs::read_dir(&scratch).is_ok_and(|entries| entries.flatten().any(|it| it.path().join(stage).exists()));
+        let ended = loop {
+            tokio::select! {
+                ended = pod.ended() => break Some(ended),
+                () = tokio::time::sleep(Duration::from_millis(2)) => if there() {
+                    pod.kill().await;
+                    break None;
+                },
+            }
+        };
+        assert!(ended.is_none(), "the sandbox never had {stage}: {ended:?}");
+        let runs = until_done(&world, &mut step).await.unwrap();
+        let (again, first) = (runs.last().unwrap().report(), scene.undisturbed.report());
+        assert_eq!((&again.counts, &again.digest, &again.findings), (&first.counts, &first.digest, &first.findings));
+        world.remove().await;
+    }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::large_futures, reason = "no stack here is small")]
 
 mod case;
+mod connections;
 mod crm;
 mod frames;
 mod kills;
@@ -13,6 +14,8 @@ mod life;
 mod pod;
 mod prints;
 mod random;
+mod repetition;
+mod rivals;
 #[allow(dead_code, reason = "shared with tests/postgres")]
 #[path = "../postgres/server.rs"]
 mod server;

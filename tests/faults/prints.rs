@@ -102,7 +102,7 @@ async fn ledger_sql(client: &Client) -> String {
         .to_owned()
 }
 
-const TRACES: &str = "select 'fence on ' || t.tgrelid::regclass::text, string_agg(t.tgname || t.tgenabled, ' ' order by t.tgname) from pg_trigger t
+const TRACES: &str = "select 'fence on ' || t.tgrelid::regclass::text, string_agg(t.tgname || t.tgenabled::text, ' ' order by t.tgname) from pg_trigger t
        where t.tgname like '~godwit%' group by 1
      union all select 'godwit''s schema', count(*)::text from pg_namespace where nspname = 'godwit'";
 

@@ -236,9 +236,9 @@ impl World {
 
 const BALLAST: &str = "drop table if exists ballast; create table ballast (x text); alter table ballast alter x set storage plain; checkpoint";
 
-/// A target with a small disk, and the database that fills it.
+/// A pair of servers, the target with a small disk and a database that fills it.
 pub async fn start_servers() -> Arc<Servers> {
-    let servers = Servers { source: Server::start(&[]), target: Server::start_with_small_disk("48m") };
+    let servers = Servers { source: Server::start_in_memory(None), target: Server::start_in_memory(Some("48m")) };
     let target = admin(&servers.target).await;
     let folder = servers.target.small_disk();
     for sql in [

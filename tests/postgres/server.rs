@@ -54,8 +54,42 @@ pub struct Server {
     running: Mutex<Option<Running>>,
     directory: tempfile::TempDir,
     settings: Vec<String>,
-    small_disk: Option<&'static str>,
+    small_disk: Option<SmallDisk>,
     pub port: u16,
+}
+
+/// A file system in memory that outlives a crash of its server: a process that only waits holds the namespace it is mounted in.
+struct SmallDisk(Child);
+
+impl SmallDisk {
+    fn mount(folder: &Path, size: &str) -> Self {
+        let mut command = Command::new("unshare");
+        // Owned as the folder below it is. `cat` ends with its input, and so with us.
+        let script = "mount -t tmpfs -o size=$1 tmpfs \"$2\"; chown --reference=\"$2/..\" \"$2\"; chmod 700 \"$2\"; echo; exec cat";
+        command.args(with_own_mounts()).args(["sh", "-ec", script, "sh", size]).arg(folder);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        Self(child)
+    }
+
+    fn inside(&self, command: &Command) -> Command {
+        let mut entered = Command::new("nsenter");
+        entered.args(["--mount", "--target", &self.0.id().to_string()]);
+        if !is_root() {
+            entered.args(["--user", "--preserve-credentials"]);
+        }
+        entered.arg("--").arg(command.get_program()).args(command.get_args());
+        entered.env_remove("PGOPTIONS").current_dir("/");
+        entered
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 struct Running {
@@ -67,32 +101,55 @@ struct Running {
 impl Server {
     /// Starts a server; `settings` are further `name=value` settings.
     pub fn start(settings: &[&str]) -> Self {
-        Self::start_with(settings, None)
+        let server = Self::new(&std::env::temp_dir(), settings);
+        server.init();
+        server.start_again();
+        server
     }
 
-    /// Starts a server that has, as folder [`Server::small_disk`], a file system of this size in memory, seen by it alone.
-    pub fn start_with_small_disk(size: &'static str) -> Self {
-        Self::start_with(&[], Some(size))
+    /// Starts a server whose data are in memory where there is room: a database is created there for a fifth of the cost.
+    /// `small_disk` is the size of a further file system, mounted at [`Server::small_disk`] and seen by this server alone.
+    pub fn start_in_memory(small_disk: Option<&str>) -> Self {
+        let mut server = Self::new(memory(), &["max_wal_size=96MB", "min_wal_size=32MB"]);
+        server.init();
+        server.small_disk = small_disk.map(|size| SmallDisk::mount(&server.small_disk(), size));
+        server.start_again();
+        server
     }
 
-    fn start_with(settings: &[&str], small_disk: Option<&'static str>) -> Self {
-        let directory = tempfile::Builder::new().prefix("godwit-pg").tempdir().unwrap();
+    /// A server of its own with everything that this one has now; its small disk is an ordinary folder.
+    pub fn twin(&self) -> Self {
+        let twin = Self::new(self.directory.path().parent().unwrap(), &["max_wal_size=96MB", "min_wal_size=32MB"]);
+        let copied = as_postgres(&bin("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-c", "fast", "-X", "fetch", "--no-sync"])
+            .arg(format!("--tablespace-mapping={}={}", self.small_disk().display(), twin.small_disk().display()))
+            .arg("-D")
+            .arg(twin.directory.path().join("data"))
+            .status();
+        assert!(copied.unwrap().success(), "pg_basebackup failed");
+        twin.start_again();
+        twin
+    }
+
+    fn new(parent: &Path, settings: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("godwit-pg").tempdir_in(parent).unwrap();
         std::fs::create_dir(directory.path().join("small")).unwrap();
         if is_root() {
             let owned = Command::new("chown").args(["-R", "postgres:postgres"]).arg(directory.path()).status();
             assert!(owned.unwrap().success());
         }
+        let settings = settings.iter().map(ToString::to_string).collect();
+        Self { running: Mutex::new(None), directory, settings, small_disk: None, port: free_port() }
+    }
+
+    fn init(&self) {
         let initialised = as_postgres(&bin("initdb"))
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
-            .arg(directory.path().join("data"))
+            .arg(self.directory.path().join("data"))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .status();
         assert!(initialised.unwrap().success(), "initdb failed");
-        let settings = settings.iter().map(ToString::to_string).collect();
-        let server = Self { running: Mutex::new(None), directory, settings, small_disk, port: free_port() };
-        server.start_again();
-        server
     }
 
     /// Starts the server on its data directory, and waits until it answers.
@@ -122,15 +179,10 @@ impl Server {
         for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
-        let Some(size) = self.small_disk else {
-            return command;
-        };
-        let mut mounted = Command::new("unshare");
-        mounted.args(with_own_mounts()).args(["sh", "-ec"]);
-        mounted.arg("mount -t tmpfs -o size=$1,mode=777 tmpfs \"$2\"; shift 2; exec \"$@\"");
-        mounted.args(["sh", size]).arg(self.small_disk()).arg(command.get_program()).args(command.get_args());
-        mounted.env_remove("PGOPTIONS").current_dir("/");
-        mounted
+        match &self.small_disk {
+            Some(disk) => disk.inside(&command),
+            None => command,
+        }
     }
 
     /// Where the small disk is mounted for the server.
@@ -210,6 +262,14 @@ fn spawn_kept(mut command: Command) -> (Child, mpsc::Sender<()>) {
         // Dropped by the server after its end.
     });
     (receiver.recv().unwrap().unwrap(), keeper)
+}
+
+/// A folder in memory with room for some gigabytes, or the ordinary one for temporary files.
+fn memory() -> &'static Path {
+    let free = Command::new("df").args(["--output=avail", "-BG", "/dev/shm"]).output();
+    let free = free.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let gigabytes = free.lines().last().and_then(|line| line.trim().trim_end_matches('G').parse().ok()).unwrap_or(0);
+    if gigabytes >= 4 { Path::new("/dev/shm") } else { Path::new("/tmp") }
 }
 
 fn free_port() -> u16 {
