@@ -4,32 +4,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit::contract::Side;
-
 use crate::case::{Case, LANES, play_all, road, setting, until_done};
 use crate::life::{Life, Scene};
 use crate::random::Random;
 use crate::wire::{Place, Way};
 use crate::world::{Fault, SIDES};
 
-/// The answers after which a database may be another one.
+/// The moments after which a database may be another one.
 pub fn checkpoints(scene: &Scene) -> Vec<Place> {
-    let mut places = Vec::new();
-    for side in SIDES {
-        let answers = &scene.undisturbed.traffic[&side].answers;
-        let numbers = (0..answers.len()).filter(|number| answers[*number].is_checkpoint());
-        places.extend(numbers.map(|number| Place::Answer { side, number }));
-    }
-    places
+    let of_side = |side| {
+        let numbers = 0..scene.undisturbed.traffic[&side].checkpoints().count();
+        numbers.map(move |number| Place::Checkpoint { side, number })
+    };
+    SIDES.into_iter().flat_map(of_side).collect()
 }
 
-/// A byte that the undisturbed run sent, on either side, in either direction.
+/// A byte that the undisturbed run sent, on a side that it spoke to, in either direction.
 pub fn random_place(scene: &Scene, random: &mut Random) -> Place {
-    let side = if random.below(2) == 0 { Side::Source } else { Side::Target };
+    let mut sides = SIDES.to_vec();
+    sides.retain(|side| scene.undisturbed.traffic[side].up > 0);
+    let side = sides[usize::try_from(random.below(sides.len() as u64)).unwrap()];
     let way = if random.below(2) == 0 { Way::Up } else { Way::Down };
     let traffic = &scene.undisturbed.traffic[&side];
     let bytes = if way == Way::Up { traffic.up } else { traffic.down };
-    Place::Byte { side, way, at: random.below(bytes.max(1)) }
+    Place::Byte { side, way, at: random.below(bytes) }
 }
 
 /// Steps that speak to source or target; VerifyBackup does not, and has a test of its own.

@@ -24,9 +24,8 @@ struct Duel {
 
 /// Where the older worker has its token on the target and nothing else; none in steps that take no token.
 fn token(scene: &Scene) -> Option<Place> {
-    let answers = &scene.undisturbed.traffic[&Side::Target].answers;
-    let taken = |number: &usize| answers[*number].is_checkpoint() && answers[*number].asked.contains("fencing_token");
-    (0..answers.len()).find(taken).map(|number| Place::Answer { side: Side::Target, number })
+    let number = scene.undisturbed.traffic[&Side::Target].checkpoints().position(|it| it.asked.contains("fencing_token"))?;
+    Some(Place::Checkpoint { side: Side::Target, number })
 }
 
 impl Duel {

@@ -28,6 +28,8 @@ pub enum Way {
 pub enum Place {
     /// The server has given its n-th answer (counted from 0), and the worker has not seen it.
     Answer { side: Side, number: usize },
+    /// The same, counting only answers after which the database may be another one: sessions that end may leave out a ROLLBACK.
+    Checkpoint { side: Side, number: usize },
     /// So many bytes went this way, and not one more.
     Byte { side: Side, way: Way, at: u64 },
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answer { side, number } => write!(formatter, "answer {number} of the {side:?}"),
+            Self::Checkpoint { side, number } => write!(formatter, "checkpoint {number} of the {side:?}"),
             Self::Byte { side, way: Way::Up, at } => write!(formatter, "byte {at} to the {side:?}"),
             Self::Byte { side, way: Way::Down, at } => write!(formatter, "byte {at} from the {side:?}"),
         }
@@ -86,14 +89,25 @@ pub struct Traffic {
     pub answers: Vec<Answer>,
     pub up: u64,
     pub down: u64,
-    /// Bytes of rows (COPY data) among them.
+    /// Bytes of rows (COPY data) that went up, among them.
     pub rows_up: u64,
-    pub rows_down: u64,
 }
 
 impl Traffic {
-    pub fn rows(&self) -> u64 {
-        self.rows_up + self.rows_down
+    pub fn checkpoints(&self) -> impl Iterator<Item = &Answer> {
+        self.answers.iter().filter(|answer| answer.is_checkpoint())
+    }
+
+    /// Where the last answer stands, counted as `like` counts.
+    fn last_place(&self, like: Option<Place>, side: Side) -> Option<Place> {
+        let last = self.answers.last()?;
+        match like? {
+            Place::Answer { .. } => Some(Place::Answer { side, number: self.answers.len() - 1 }),
+            Place::Checkpoint { .. } if last.is_checkpoint() => {
+                Some(Place::Checkpoint { side, number: self.checkpoints().count() - 1 })
+            }
+            Place::Checkpoint { .. } | Place::Byte { .. } => None,
+        }
     }
 }
 
@@ -213,16 +227,14 @@ impl Connection {
         let mut traffic = line.traffic.lock().unwrap();
         let mut stop = line.stop_in(Way::Down, traffic.down, bytes);
         traffic.down += bytes.len() as u64;
-        frames.feed(bytes, |kind, body, length| match kind {
+        frames.feed(bytes, |kind, body, _| match kind {
             b'C' => self.answer.tags.push(text(body)),
-            b'd' => traffic.rows_down += length as u64,
             b'Z' => {
-                let place = Place::Answer { side: line.side, number: traffic.answers.len() };
-                if line.place == Some(place) {
-                    stop = Some(0);
-                }
                 let answer = std::mem::take(&mut self.answer);
                 traffic.answers.push(Answer { idle: body == b"I", ..answer });
+                if line.place.is_some() && line.place == traffic.last_place(line.place, line.side) {
+                    stop = Some(0);
+                }
             }
             _ => {}
         });

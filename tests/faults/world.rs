@@ -69,10 +69,6 @@ impl Run {
     pub fn bytes(&self) -> u64 {
         self.traffic.values().map(|traffic| traffic.up + traffic.down).sum()
     }
-
-    pub fn rows(&self) -> u64 {
-        self.traffic.values().map(Traffic::rows).sum()
-    }
 }
 
 pub struct World {
@@ -95,6 +91,10 @@ impl World {
             let tablespace = if small && side == Side::Target { format!("tablespace {SMALL}") } else { String::new() };
             let create = format!("create database {} template {template} {tablespace}", world.database);
             admin(world.server(side)).await.batch_execute(&create).await.unwrap();
+        }
+        if small {
+            // A cloned file has holes until it is written back, and they could not be filled on a full disk.
+            admin(&world.servers.target).await.batch_execute("checkpoint").await.unwrap();
         }
         world
     }
@@ -229,12 +229,17 @@ impl World {
 
     /// Space that a failed insert took is not given back before the table is gone.
     async fn make_room(&self) {
-        let client = open(&self.servers.target, "ballast").await;
-        client.batch_execute(BALLAST).await.unwrap();
+        make_ballast(&self.servers.target).await;
     }
 }
 
-const BALLAST: &str = "drop table if exists ballast; create table ballast (x text); alter table ballast alter x set storage plain; checkpoint";
+async fn make_ballast(server: &Server) {
+    let client = open(server, "ballast").await;
+    // One by one: a dropped table's space is free after the commit.
+    for sql in ["drop table if exists ballast", "create table ballast (x text)", "alter table ballast alter x set storage plain", "checkpoint"] {
+        client.batch_execute(sql).await.unwrap();
+    }
+}
 
 /// A pair of servers, the target with a small disk and a database that fills it.
 pub async fn start_servers() -> Arc<Servers> {
@@ -247,7 +252,7 @@ pub async fn start_servers() -> Arc<Servers> {
     ] {
         target.batch_execute(&sql).await.unwrap();
     }
-    open(&servers.target, "ballast").await.batch_execute(BALLAST).await.unwrap();
+    make_ballast(&servers.target).await;
     Arc::new(servers)
 }
 

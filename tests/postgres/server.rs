@@ -121,7 +121,7 @@ impl Server {
     pub fn twin(&self) -> Self {
         let twin = Self::new(self.directory.path().parent().unwrap(), &["max_wal_size=96MB", "min_wal_size=32MB"]);
         let copied = as_postgres(&bin("pg_basebackup"))
-            .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-c", "fast", "-X", "fetch", "--no-sync"])
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-c", "fast", "--no-sync"])
             .arg(format!("--tablespace-mapping={}={}", self.small_disk().display(), twin.small_disk().display()))
             .arg("-D")
             .arg(twin.directory.path().join("data"))
