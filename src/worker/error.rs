@@ -72,11 +72,18 @@ impl Fault {
         self.sqlstate.as_deref().is_some_and(|state| state.starts_with("28"))
     }
 
+    /// Whether the server's message is about Godwit's own schema; the name stands in it in every language.
+    fn names_ledger(&self) -> bool {
+        self.text.contains("godwit.") || self.text.contains("\"godwit\"")
+    }
+
     fn exit_code(&self) -> i32 {
         let Some(state) = self.sqlstate.as_deref() else {
             return exit::TRY_AGAIN;
         };
         match state {
+            // Whether there is a ledger is asked first; one that goes meanwhile was dropped by another worker of the same migration.
+            "42P01" | "3F000" if self.names_ledger() => exit::TRY_AGAIN,
             "42501" => exit::NOT_PERMITTED,
             "3D000" | "3F000" => exit::MISCONFIGURED,
             "42P01" => exit::INPUT_MISSING,
@@ -376,6 +383,8 @@ mod tests {
         ] {
             assert_eq!(fault(state).exit_code(), expected, "{state}");
         }
+        let gone = Fault { text: "relation \"godwit.report\" does not exist".into(), ..fault("42P01") };
+        assert_eq!(gone.exit_code(), exit::TRY_AGAIN);
         assert_eq!(Fault::new("connection closed").exit_code(), exit::TRY_AGAIN);
     }
 }

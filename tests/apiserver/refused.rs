@@ -121,7 +121,8 @@ fn a_status_that_was_wiped_while_the_cohort_soaks_is_found_again_from_its_jobs_a
         // The ledger knows what the status has lost.
         let mut known = json!({"v": 1, "result": "pass", "counts": {"customers": 100}, "owner": "Target", "epoch": 2});
         known["digest"] = json!(format!("sha256:{}", "0".repeat(64)));
-        world.kubelet.end_next("select", 0, known);
+        world.kubelet.end_next("select", 0, known.clone());
+        world.kubelet.end_next("cutover", 0, known);
         let api = world.api::<Cohort>();
         let wiped = json!([{"op": "replace", "path": "/status", "value": {"observedGeneration": -1}}]);
         let patch = Patch::<()>::Json(serde_json::from_value(wiped).unwrap());

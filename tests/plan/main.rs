@@ -5,5 +5,6 @@
 
 mod bad_input;
 mod invariants;
+mod strays;
 mod traces;
 mod world;

@@ -23,4 +23,5 @@ mod moving_validation;
 mod prepare;
 mod proxy;
 mod select;
+#[allow(dead_code, reason = "shared with tests/faults")]
 mod server;

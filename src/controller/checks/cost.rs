@@ -50,6 +50,8 @@ impl Shape {
             (Self::List { length, item }, Self::List { length: more, item: other }) => {
                 Self::list(length.saturating_add(more), item.or(*other))
             }
+            // Two numbers are one number; a text weighs more than one.
+            (Self::Plain(1), Self::Plain(1)) => Self::Plain(1),
             (one, other) => Self::Plain(one.weight().saturating_add(other.weight())),
         }
     }

@@ -97,7 +97,7 @@ async fn an_endpoint_that_lies_brings_no_number() {
         ("SSH-2.0-OpenSSH_9.2\r\n", "request failed"),
         ("HTTP/1.1 302 Found\r\nlocation: /numbers\r\ncontent-length: 0\r\n\r\n", "too many redirects"),
         ("HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n", "another host"),
-        ("HTTP/1.1 302 Found\r\nlocation: file:///etc/passwd\r\ncontent-length: 0\r\n\r\n", "redirect"),
+        ("HTTP/1.1 302 Found\r\nlocation: file:///etc/passwd\r\ncontent-length: 0\r\n\r\n", "302"),
     ] {
         let (url, serving) = server(answer, end).await;
         let outcome = measured(url, Some("/a")).await;

@@ -186,9 +186,12 @@ pub async fn cohort(client: &impl GenericClient, cohort: &Identity) -> Result<Op
 
 /// The entry of a cohort that Select must have registered.
 pub async fn require_cohort(client: &impl GenericClient, identity: &Identity) -> Result<Ownership, Error> {
-    cohort(client, identity).await?.ok_or_else(|| Error::NotInLedger {
-        what: format!("cohort {} (uid {}); Select comes first", identity.name, identity.uid),
-    })
+    cohort(client, identity).await?.ok_or_else(|| unknown_cohort(identity))
+}
+
+/// What to say of a cohort that should have an entry.
+pub fn unknown_cohort(identity: &Identity) -> Error {
+    Error::NotInLedger { what: format!("cohort {} (uid {}); Select comes first", identity.name, identity.uid) }
 }
 
 /// Reads what a step recorded about a part of its work.

@@ -55,6 +55,13 @@ impl<'j> Cohort<'j> {
     /// Opens both sides, checks the ledgers and takes the tokens.
     pub async fn open(job: &'j Job) -> Result<(Self, Sides), Error> {
         let identity = job.cohort()?;
+        Self::find(job).await?.ok_or_else(|| ledger::unknown_cohort(identity))
+    }
+
+    /// The same; `None` for a cohort that neither ledger knows, because its Select ended before it recorded anything. The tokens are
+    /// taken all the same, so it will not record anything later either.
+    pub async fn find(job: &'j Job) -> Result<Option<(Self, Sides)>, Error> {
+        let identity = job.cohort()?;
         let (source, target) = futures::try_join!(job.source(), job.target())?;
         ledger::require(&target, &job.input.migration).await?;
         ledger::require(&source, &job.input.migration).await?;
@@ -63,12 +70,16 @@ impl<'j> Cohort<'j> {
         let source_token = token::take(&source, &identity.uid, attempt).await?;
         let (source_catalog, scope) = job.scope(&source).await?;
         let target_catalog = catalog::read_catalog(&target).await?;
-        let ownership = ledger::require_cohort(&*target, identity).await?;
+        let Some(ownership) = ledger::cohort(&*target, identity).await? else {
+            let on_source = ledger::cohort(&*source, identity).await?;
+            refuse_lost((job, identity), on_source.as_ref())?;
+            return Ok(None);
+        };
         let remainder = is_remainder(&target, identity).await?;
         let cohort = Self { job, identity, entry: ownership.entry, remainder, scope, source_catalog, target_catalog };
         let sides = Sides { source, target, source_token, target_token };
         cohort.refuse_older_ledger(&ownership)?;
-        Ok((cohort, sides))
+        Ok(Some((cohort, sides)))
     }
 
     /// An acknowledged change of owner that is gone means that a database was set back: nothing may be built on it.
@@ -144,6 +155,14 @@ impl<'j> Cohort<'j> {
     pub async fn note(&self, sides: &Sides, event: &str, detail: serde_json::Value) -> Result<(), Error> {
         ledger::note(&*sides.target, self.job.attempt_key(), event, &detail).await
     }
+}
+
+/// Select writes the target's ledger first: a cohort that the source or the operator knows was there, and is lost.
+fn refuse_lost((job, identity): (&Job, &Identity), on_source: Option<&Ownership>) -> Result<(), Error> {
+    if on_source.is_none() && job.input.epoch == 0 {
+        return Ok(());
+    }
+    Err(ledger::unknown_cohort(identity))
 }
 
 /// Select records what it was asked for; only the remainder takes the entries of everybody with it.
