@@ -73,7 +73,9 @@ async fn a_test_restore_killed_at_any_stage_of_its_sandbox_is_made_again() {
         let wire = world.wire(None).await;
         let scratch = world.next_scratch();
         let mut pod = world.pod(&step, &wire);
-        let there = || std::fs::read_dir(&scratch).is_ok_and(|entries| entries.flatten().any(|it| it.path().join(stage).exists()));
+        let there = || {
+            std::fs::read_dir(&scratch).is_ok_and(|entries| entries.flatten().any(|it| it.path().join(stage).exists()))
+        };
         let ended = loop {
             tokio::select! {
                 ended = pod.ended() => break Some(ended),

@@ -205,7 +205,8 @@ impl Life {
     /// A cohort of heavy customers, about to be copied.
     pub async fn heavy(servers: &Arc<Servers>) -> Arc<Scene> {
         let fresh = Stage::first(servers, crm::HEAVY_ROWS).await;
-        let mut story = Story { servers: Arc::clone(servers), scenes: Vec::new(), home: Arc::clone(&fresh), cohort: None };
+        let mut story =
+            Story { servers: Arc::clone(servers), scenes: Vec::new(), home: Arc::clone(&fresh), cohort: None };
         let prepared = story.then(&fresh, Task::Prepare {}).await;
         story.cohort = Some("first");
         let selection = Selection::Where("true".into());

@@ -80,7 +80,9 @@ async fn rows_sql(client: &Client) -> String {
     for (table, joins) in OWNED {
         for (cohort, condition) in [("first", format!("a.id in ({FIRST})")), ("last", format!("a.id not in ({FIRST})"))]
         {
-            queries.push(format!("select '{table} ({cohort})', {MULTISET} from public.{table} t {joins} where {condition}"));
+            queries.push(format!(
+                "select '{table} ({cohort})', {MULTISET} from public.{table} t {joins} where {condition}"
+            ));
         }
         // A row that reaches no customer is in neither; it would be an orphan.
         queries.push(format!("select '{table} (all)', count(*)::text from public.{table}"));
@@ -108,7 +110,10 @@ const TRACES: &str = "select 'fence on ' || t.tgrelid::regclass::text, string_ag
 
 async fn sequences(client: &Client) -> Facts {
     let names = client
-        .query("select c.relname::text from pg_class c where c.relkind = 'S' and c.relnamespace = 'public'::regnamespace", &[])
+        .query(
+            "select c.relname::text from pg_class c where c.relkind = 'S' and c.relnamespace = 'public'::regnamespace",
+            &[],
+        )
         .await
         .unwrap();
     let mut facts = Facts::new();

@@ -25,7 +25,8 @@ struct Duel {
 
 /// Where the older worker has its token on the target and nothing else; none in steps that take no token.
 fn token(scene: &Scene) -> Option<Place> {
-    let number = scene.undisturbed.traffic[&Side::Target].checkpoints().position(|it| it.asked.contains("fencing_token"))?;
+    let number =
+        scene.undisturbed.traffic[&Side::Target].checkpoints().position(|it| it.asked.contains("fencing_token"))?;
     Some(Place::Checkpoint { side: Side::Target, number })
 }
 
@@ -82,7 +83,8 @@ impl Duel {
 /// Returns when a session of the world waits for a lock.
 async fn someone_waits(world: &World) {
     let clients = world.clients().await;
-    let waiting = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    let waiting =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
     loop {
         for side in SIDES {
             if clients[&side].query_one(waiting, &[]).await.unwrap().get(0) {

@@ -221,8 +221,9 @@ impl World {
     async fn fill(&self) {
         let client = open(&self.servers.target, "ballast").await;
         // A loop: a series is kept in a file on the same disk, and that would be free again afterwards.
-        let fill = "do $$ begin loop insert into public.ballast values (repeat('x', 6000)); end loop; end $$";
-        let full = client.batch_execute(fill).await.unwrap_err();
+        let loop_of_inserts =
+            "do $$ begin loop insert into public.ballast values (repeat('x', 6000)); end loop; end $$";
+        let full = client.batch_execute(loop_of_inserts).await.unwrap_err();
         assert_eq!(full.code().map(tokio_postgres::error::SqlState::code), Some("53100"), "{full:?}");
     }
 
@@ -235,7 +236,12 @@ impl World {
 async fn make_ballast(server: &Server) {
     let client = open(server, "ballast").await;
     // One by one: a dropped table's space is free after the commit.
-    for sql in ["drop table if exists ballast", "create table ballast (x text)", "alter table ballast alter x set storage plain", "checkpoint"] {
+    for sql in [
+        "drop table if exists ballast",
+        "create table ballast (x text)",
+        "alter table ballast alter x set storage plain",
+        "checkpoint",
+    ] {
         client.batch_execute(sql).await.unwrap();
     }
 }

@@ -70,9 +70,9 @@ pub async fn store_last_word(job: &Job, report: &Report) -> Result<(), Error> {
 /// What an earlier attempt of this step had to tell before it left the ledgers.
 pub async fn last_word(job: &Job) -> Result<Option<Report>, Error> {
     match job.storage()?.get_bytes(&last_word_path(job), MAX_REPORT_BYTES as u64).await {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| Error::Json { what: "the last report", source }),
+        Ok(text) => {
+            serde_json::from_slice(&text).map(Some).map_err(|source| Error::Json { what: "the last report", source })
+        }
         Err(StorageError::Missing { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
