@@ -1,27 +1,22 @@
 //! The Migration's next step: Assess → Backup → VerifyBackup → Prepare → Move → Finalize → Completed, and the way back.
 //! Called by `controller/` with what it observed. Pure and total; cohorts are only read, never written.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::MigrationStatus;
-use crate::api::approval::{ApprovedStep, SubjectKind};
-use crate::api::check::{GatedStep, TriggerAction};
+use crate::api::check::TriggerAction;
 use crate::api::condition::reason;
 use crate::api::names::Verb;
 use crate::api::status::{PlanStatus, RollbackStatus};
-use crate::contract::Report;
 
-use super::admission::{self, Waiting};
-use super::approval::{self, Question};
-use super::attempt::{self, Attempt, Refusal};
+use super::attempt::{self};
 use super::command;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
-use super::hold::gate_answer;
 use super::observed::{MigrationView, ObservedMigration};
 use super::pass::{Pass, Words};
-use super::record::{bounded, evidence_for, evidence_of, findings_of, note_history, put_evidence};
+use super::record::{bounded, evidence_for, note_history};
 use super::step::MigrationStep;
 use super::{check, digest, retreat, task};
 
@@ -91,63 +86,6 @@ impl Migrations<'_> {
         } else if self.stalled().is_some() {
             self.clear_stall(self.step().limits());
         }
-    }
-
-    /// Takes up what became of the attempt under way.
-    pub fn take_up(&mut self) {
-        let current = self.step();
-        let Some(limits) = current.limits() else { return };
-        match self.settle() {
-            Attempt::Passed(report) => self.pass_step(current, &report),
-            // Stopped for the way back: that is no failure.
-            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
-                if let Some(step) = &mut self.status.step {
-                    step.job = None;
-                }
-            }
-            Attempt::Lost { message } => self.book_failure(limits, &message),
-            Attempt::Refused(refusal) => self.refuse_step(current, &refusal),
-            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
-        }
-    }
-
-    fn pass_step(&mut self, current: MigrationStep, report: &Report) {
-        let plan = digest::data(&self.seen.spec);
-        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
-        self.status.findings = findings_of(&report.findings);
-        let prepared = evidence_for(&self.status.evidence, MigrationStep::Prepare.evidence(), &plan).is_some();
-        let next = match current {
-            MigrationStep::Assess => MigrationStep::Backup,
-            MigrationStep::Backup => MigrationStep::VerifyBackup,
-            // A backup that was only renewed in the middle of the move goes back to it.
-            MigrationStep::VerifyBackup if prepared => MigrationStep::Move,
-            MigrationStep::VerifyBackup => MigrationStep::Prepare,
-            MigrationStep::Prepare => MigrationStep::Move,
-            MigrationStep::Finalize => MigrationStep::Completed,
-            MigrationStep::Reset => MigrationStep::RolledBack,
-            other => other,
-        };
-        let told = summary(current, report);
-        self.enter(next, &told);
-    }
-
-    fn refuse_step(&mut self, current: MigrationStep, refusal: &Refusal) {
-        let reason = if current == MigrationStep::Assess && refusal.reason == reason::DATA_DIFFERS {
-            reason::BLOCKED_BY_FINDINGS
-        } else {
-            refusal.reason
-        };
-        if let Some(report) = &refusal.report {
-            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
-            self.status.findings = findings_of(&report.findings);
-        }
-        let told = match current {
-            MigrationStep::Assess => "PreflightFailed",
-            MigrationStep::Backup | MigrationStep::VerifyBackup => "BackupFailed",
-            _ => "StepFailed",
-        };
-        self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));
-        self.stall(reason, &refusal.message);
     }
 
     /// Commands become wishes.
@@ -276,71 +214,6 @@ impl Migrations<'_> {
         Some(Why::new(reason::PAUSED, format!("Before the next step of {}: paused by {by}", self.step().as_str())))
     }
 
-    fn admit_nobody_new(&mut self) {
-        let under_way: Vec<String> = self
-            .seen
-            .cohorts
-            .iter()
-            .filter(|cohort| admission::is_under_way(cohort))
-            .map(|cohort| cohort.object.name.clone())
-            .collect();
-        self.status.admitted.retain(|name| under_way.contains(name));
-    }
-
-    fn move_cohorts(&mut self) -> Situation {
-        let answer = admission::admit(&self.seen.cohorts, self.seen.spec.rollout.max_concurrent_cohorts);
-        if answer.starts_new && self.backup_is_old() {
-            self.admit_nobody_new();
-            if self.status.admitted.is_empty() {
-                self.enter(MigrationStep::Backup, "the verified backup is older than backup.maxAge");
-                return self.carry_out(MigrationStep::Backup);
-            }
-            let told = "The verified backup is older than backup.maxAge; it is renewed before the next cohort starts";
-            return Situation::Running(Why::new(reason::MOVING, told));
-        }
-        self.status.admitted = answer.admitted;
-        match answer.waits_for {
-            Waiting::Cohorts(why) => Situation::Running(why),
-            Waiting::Person(why) => Situation::Holding(why),
-            Waiting::Nothing => {
-                self.enter(MigrationStep::Finalize, "every customer is on the target and every soak is over");
-                self.finalize()
-            }
-        }
-    }
-
-    fn backup_is_old(&self) -> bool {
-        let plan = digest::data(&self.seen.spec);
-        let Some(backup) = evidence_for(&self.status.evidence, MigrationStep::Backup.evidence(), &plan) else {
-            return true;
-        };
-        let max_age = self.seen.spec.backup.max_age.or(SignedDuration::from_hours(24));
-        backup.time.0.saturating_add(max_age).is_ok_and(|until| until <= self.now)
-    }
-
-    fn finalize(&mut self) -> Situation {
-        // A cohort that went back meanwhile, or a new one, has to be moved first.
-        let all_done = admission::admit(&self.seen.cohorts, 1).waits_for == Waiting::Nothing;
-        if !all_done {
-            self.enter(MigrationStep::Move, "a cohort is not done");
-            return self.move_cohorts();
-        }
-        let spec = &self.seen.spec;
-        let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
-        if let Some(why) = gate_answer(&verdicts, "Finalize") {
-            self.measure_needed();
-            return Situation::Holding(why);
-        }
-        let digest = self.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
-        let name = self.seen.object.name.as_str();
-        let question = Question { kind: SubjectKind::Migration, name, before: ApprovedStep::Finalize, digest };
-        if let Some(why) = approval::missing(&spec.approvals, &self.seen.approvals, question) {
-            self.measure_needed();
-            return Situation::Holding(why);
-        }
-        self.carry_out(MigrationStep::Finalize)
-    }
-
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
         let message = format!("{} is under way", step.as_str());
@@ -375,7 +248,7 @@ impl Migrations<'_> {
         JobRequest { name: name.to_owned(), attempt, epoch: 0, migration, cohort: None, work }
     }
 
-    fn measure_needed(&mut self) {
+    pub fn measure_needed(&mut self) {
         let needed = check::needed_by_migration(&self.seen.spec, &self.status);
         self.measure(&needed, &self.seen.spec, Self::job_request);
     }
@@ -430,11 +303,4 @@ pub(super) fn rollback(kind: &str, id: &str, cause: &str, now: Timestamp) -> Rol
         time: Time(now),
         released: Vec::new(),
     }
-}
-
-fn summary(step: MigrationStep, report: &Report) -> String {
-    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
-    let parts: Vec<String> =
-        ["customers", "tables", "rows", "files", "bytes"].iter().filter_map(|name| number(name)).collect();
-    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
 }

@@ -118,9 +118,18 @@ pub struct ObservedMigration {
     pub approvals: Vec<ApprovalSpec>,
     pub measured: Vec<Measured>,
     /// Content of the route table, when it exists.
-    pub route_table: Option<String>,
+    pub route_table: Option<RouteTableSeen>,
     /// The namespace is going away: no Job can be created in it.
     pub namespace_terminating: bool,
+}
+
+/// The `ConfigMap` that applications read, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTableSeen {
+    /// Text of the table; absent where the `ConfigMap` has no such key yet.
+    pub routes: Option<String>,
+    /// Its resourceVersion.
+    pub version: String,
 }
 
 /// A cohort as its Migration sees it.

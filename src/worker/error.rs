@@ -331,6 +331,7 @@ mod tests {
             ("55P03", exit::TRY_AGAIN),
             ("57P01", exit::TRY_AGAIN),
             ("GW001", exit::TRY_AGAIN),
+            ("GW004", exit::TRY_AGAIN),
             ("23503", exit::DATA_DIFFERS),
             ("22P02", exit::DATA_DIFFERS),
             ("42501", exit::NOT_PERMITTED),

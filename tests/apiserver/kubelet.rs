@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::pod_end::{ended, report};
 
 #[derive(Clone)]
 pub struct Kubelet {
@@ -73,28 +75,4 @@ impl Kubelet {
         let scripted = state.ends.get_mut(step).filter(|ends| !ends.is_empty()).map(|ends| ends.remove(0));
         Some(scripted.unwrap_or_else(|| (0, report(step, pod))))
     }
-}
-
-fn ended(code: i32, report: &Value) -> Value {
-    let phase = if code == 0 { "Succeeded" } else { "Failed" };
-    let end = json!({"exitCode": code, "message": report.to_string(), "startedAt": "2026-03-01T10:00:00Z", "finishedAt": "2026-03-01T10:00:01Z"});
-    json!({"status": {"phase": phase, "containerStatuses": [
-        {"name": "step", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": end}},
-    ]}})
-}
-
-/// What a worker would report when all is well.
-fn report(step: &str, pod: &Pod) -> Value {
-    let mut report = json!({
-        "v": 1, "result": "pass", "digest": format!("sha256:{}", "0".repeat(64)),
-        "evidenceURI": format!("evidence/{}.json", pod.name_any()), "counts": {"customers": 100, "rows": 7000},
-    });
-    let (owner, epoch) = match step {
-        "select" => ("Source", 0),
-        "cutover" => ("Target", 2),
-        _ => return report,
-    };
-    report["owner"] = json!(owner);
-    report["epoch"] = json!(epoch);
-    report
 }

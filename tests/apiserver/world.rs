@@ -16,11 +16,10 @@ use godwit::readiness::Readiness;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::{conditions, wait::await_condition};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -28,9 +27,9 @@ use tokio::sync::oneshot;
 
 use crate::cluster::Cluster;
 use crate::gate::{Death, Gate};
+pub use crate::ground::of;
+use crate::ground::{LIMIT, install_definitions, migration_spec};
 use crate::kubelet::Kubelet;
-
-const LIMIT: Duration = Duration::from_secs(180);
 
 pub struct World {
     config: Config,
@@ -238,26 +237,6 @@ impl Drop for Operator {
     }
 }
 
-/// The smallest migration whose whole life needs nobody.
-pub fn migration_spec() -> Value {
-    json!({
-        "engine": {"postgres": {
-            "source": {"uriFrom": {"secretKeyRef": {"name": "old", "key": "uri"}}},
-            "target": {"uriFrom": {"secretKeyRef": {"name": "new", "key": "uri"}}},
-        }},
-        "dataset": {"root": {"table": "public.account", "key": "id"}},
-        "backup": {"storage": {"persistentVolumeClaim": {"claimName": "vault"}}},
-        "rollback": {"mode": "RestoreOnly"},
-        "rollout": {"soak": "0s"},
-        "approvals": [],
-        "routing": {"routeTable": {"configMapName": "routes"}},
-    })
-}
-
-pub fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
 pub fn condition<'a>(migration: &'a Migration, kind: &str) -> Option<(&'a str, &'a str)> {
     let status = migration.status.as_ref()?;
     let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
@@ -266,18 +245,6 @@ pub fn condition<'a>(migration: &'a Migration, kind: &str) -> Option<(&'a str, &
 
 pub fn is_completed(migration: &Migration) -> bool {
     condition(migration, "Succeeded").is_some_and(|(status, _)| status == "True")
-}
-
-/// The definitions as they are committed; several tests may do this at once.
-async fn install_definitions(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for value in godwit::api::crd::definitions() {
-        let name = value["metadata"]["name"].as_str().unwrap().to_owned();
-        let params = PatchParams::apply("test").force();
-        api.patch(&name, &params, &Patch::Apply(&value)).await.unwrap();
-        let served = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(LIMIT, served).await.expect("the definition is served").unwrap();
-    }
 }
 
 /// Waits for something that no watch shows.

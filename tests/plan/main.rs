@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where an expectation is broken")]
 
 mod invariants;
+mod strays;
 mod traces;
 mod world;

@@ -12,7 +12,7 @@ use godwit::plan::check;
 use godwit::plan::decision::{Decision, Effects, FinalizerChange, JobRequest, Wait, Work};
 use godwit::plan::observed::{
     CohortView, Failure, JobState, Jobs, Measured, MigrationView, ObjectFacts, ObservedCohort, ObservedMigration,
-    Outcome,
+    Outcome, RouteTableSeen,
 };
 use godwit::plan::{cohort, migration};
 use jiff::{SignedDuration, Timestamp};
@@ -209,7 +209,10 @@ impl World {
             cohorts: self.cohorts.values().cloned().collect(),
             approvals: self.approvals.clone(),
             measured: Vec::new(),
-            route_table: self.route_table.clone(),
+            route_table: self
+                .route_table
+                .clone()
+                .map(|routes| RouteTableSeen { routes: Some(routes), version: "1".to_owned() }),
             namespace_terminating: false,
         };
         seen.measured = self.measure(&check::due_for_migration(&seen, self.now), &view.status.checks, "crm");

@@ -55,6 +55,8 @@ pub struct Server {
     directory: tempfile::TempDir,
     settings: Vec<String>,
     small_disk: Option<SmallDisk>,
+    /// The folder of `initdb` and `postgres`.
+    programs: PathBuf,
     pub port: u16,
 }
 
@@ -101,7 +103,13 @@ struct Running {
 impl Server {
     /// Starts a server; `settings` are further `name=value` settings.
     pub fn start(settings: &[&str]) -> Self {
-        let server = Self::new(&std::env::temp_dir(), settings);
+        Self::start_of(bin(""), settings)
+    }
+
+    /// Starts a server whose programs are in that folder: another version than the clients', as a worker image meets it.
+    fn start_of(programs: PathBuf, settings: &[&str]) -> Self {
+        let mut server = Self::new(&std::env::temp_dir(), settings);
+        server.programs = programs;
         server.init();
         server.start_again();
         server
@@ -139,11 +147,11 @@ impl Server {
             assert!(owned.unwrap().success());
         }
         let settings = settings.iter().map(ToString::to_string).collect();
-        Self { running: Mutex::new(None), directory, settings, small_disk: None, port: free_port() }
+        Self { running: Mutex::new(None), directory, settings, small_disk: None, port: free_port(), programs: bin("") }
     }
 
     fn init(&self) {
-        let initialised = as_postgres(&bin("initdb"))
+        let initialised = as_postgres(&self.programs.join("initdb"))
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(self.directory.path().join("data"))
             .stdout(Stdio::null())
@@ -163,7 +171,7 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = as_postgres(&bin("postgres"));
+        let mut command = as_postgres(&self.programs.join("postgres"));
         command.arg("-D").arg(self.directory.path().join("data")).args(["-p", &self.port.to_string()]);
         let sockets = format!("unix_socket_directories={}", self.directory.path().display());
         let fixed = [
@@ -277,7 +285,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The source's and the target's server.
+/// The source's and the target's server: of the newest version installed, or of those whose folders the environment names.
 pub struct Servers {
     pub source: Server,
     pub target: Server,
@@ -289,7 +297,13 @@ impl Servers {
         if let Some(servers) = shared.upgrade() {
             return servers;
         }
-        let servers = Arc::new(Self { source: Server::start(&[]), target: Server::start(&[]) });
+        let of = |variable: &str| {
+            let programs =
+                std::env::var_os(variable).map_or_else(|| bin(""), |folder| PathBuf::from(folder).join("bin"));
+            Server::start_of(programs, &[])
+        };
+        let servers =
+            Arc::new(Self { source: of("GODWIT_TEST_SOURCE_POSTGRES"), target: of("GODWIT_TEST_TARGET_POSTGRES") });
         *shared = Arc::downgrade(&servers);
         servers
     }

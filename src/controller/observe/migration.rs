@@ -16,7 +16,7 @@ use crate::controller::checks;
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error};
 use crate::plan::check::due_for_migration;
-use crate::plan::observed::{CohortView, ObservedMigration};
+use crate::plan::observed::{CohortView, ObservedMigration, RouteTableSeen};
 
 /// `None`: the object is gone.
 pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<Migration, ObservedMigration>>, Error> {
@@ -94,8 +94,8 @@ fn unreadable_spec() -> CohortSpec {
     }
 }
 
-/// The table's content; somebody else's `ConfigMap` of that name counts as none, and applying to it is refused by its fields.
-async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<String>, Error> {
+/// The table as it stands, in whoever's `ConfigMap`: only the key `routes.json` is ours.
+async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<RouteTableSeen>, Error> {
     let Some(routing) = &migration.spec.routing else {
         return Ok(None);
     };
@@ -103,7 +103,10 @@ async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let attempt = Attempt::new("get", "configmaps", format!("{}/{name}", key.namespace));
     let found = call(attempt, api.get_opt(name)).await?;
-    Ok(found.and_then(|map| map.data?.remove(ROUTES_KEY)))
+    Ok(found.map(|map| {
+        let version = map.resource_version().unwrap_or_default();
+        RouteTableSeen { routes: map.data.and_then(|mut data| data.remove(ROUTES_KEY)), version }
+    }))
 }
 
 #[cfg(test)]

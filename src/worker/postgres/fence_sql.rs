@@ -26,6 +26,11 @@ pub const PASS_TRIGGER: &str = "~godwit_fence_pass";
 pub const TRUNCATE_TRIGGER: &str = "~godwit_fence_truncate";
 pub const TRIGGERS: [&str; 3] = [ROW_TRIGGER, PASS_TRIGGER, TRUNCATE_TRIGGER];
 
+/// SQLSTATE of a write to rows that no side owns at the moment. Applications know it: it is part of the contract.
+const MOVING: &str = "'GW001'";
+/// SQLSTATE of a write to rows that the other side owns: it would be accepted there.
+const ELSEWHERE: &str = "'GW004'";
+
 const NO_PASS: &str = "coalesce(pg_catalog.current_setting('godwit.pass', true), '') = ''";
 const READ_COMMITTED: &str =
     "pg_catalog.current_setting('transaction_isolation') in ('read committed', 'read uncommitted')";
@@ -63,11 +68,11 @@ fn admit_entry(side: &str) -> String {
                if {READ_COMMITTED} then {} else {} end if;
                if v_owner = {side} then return; end if;
                if v_owner = 'None' then
-                 raise exception 'these rows are switching to the other side and cannot be written now' using errcode = 'GW001',
-                   hint = 'Ask the route table which side owns the customer, and repeat the transaction there.';
+                 raise exception 'these rows are switching to the other side and cannot be written now' using errcode = {MOVING},
+                   hint = 'Repeat the transaction in a moment, on the side that the route table names.';
                end if;
-               raise exception 'these rows are owned by the other side' using errcode = 'GW001',
-                 hint = 'Ask the route table which side owns the customer, and repeat the transaction there.';
+               raise exception 'these rows are owned by the other side' using errcode = {ELSEWHERE},
+                 hint = 'Repeat the transaction on the other side; the route table names it too, a moment later.';
              end",
             query(""),
             query(" for share"),
