@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -26,13 +27,23 @@ const REST: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(15);
 
 /// What undisturbed runs did.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct References {
     writes: HashMap<Subject, Vec<Sent>>,
     expected: HashMap<Subject, Expected>,
 }
 
 impl References {
+    /// What was written down before; `None`: nothing was.
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, serde_json::to_string(self).unwrap()).unwrap();
+    }
+
     pub fn writes(&self, subject: Subject) -> Vec<Sent> {
         self.writes[&subject].clone()
     }

@@ -135,3 +135,50 @@ pub fn sweep(seed: u64, writes: impl Fn(Subject) -> Vec<Sent>) -> Vec<Plan> {
     plans.retain(|plan| names.insert(plan.name()));
     plans
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn writes(_: Subject) -> Vec<Sent> {
+        (1..=80)
+            .map(|number| Sent { number, key: format!("PUT cohorts/{}/status", number % 3), nth: number / 3 })
+            .collect()
+    }
+
+    #[test]
+    fn the_sample_covers_every_class_of_every_subject_and_is_drawn_the_same_again() {
+        let plans = sample(64, 7, writes);
+        assert!(plans.len() >= 60, "{}", plans.len());
+        let covered: BTreeSet<_> = plans.iter().map(|plan| (plan.subject, plan.class())).collect();
+        let classes: BTreeSet<_> = SAMPLE.into_iter().collect();
+        assert_eq!(covered.len(), classes.len() * Subject::ALL.len());
+        assert_eq!(sample(64, 7, writes), plans);
+        assert_ne!(sample(64, 8, writes), plans);
+    }
+
+    #[test]
+    fn the_sweep_has_every_write_killed_before_killed_after_and_with_its_answer_lost() {
+        let plans = sweep(1, writes);
+        for subject in Subject::ALL {
+            for class in ["C1", "C2", "C3"] {
+                let at: BTreeSet<_> = plans
+                    .iter()
+                    .filter(|plan| plan.subject == subject && plan.class() == class)
+                    .map(|plan| plan.faults[0].at.write)
+                    .collect();
+                assert_eq!(at.len(), 80, "{subject:?} {class}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_that_was_written_down_is_the_same_plan() {
+        for plan in sweep(3, writes) {
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+        }
+    }
+}
