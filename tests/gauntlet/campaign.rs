@@ -3,7 +3,7 @@
 //! Called by the test in `main.rs`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::audit::{self, Event};
+use crate::cluster::Cluster;
 use crate::facts::{self, Expected, Facts};
 use crate::plan::{Plan, Pods, Subject};
 use crate::run::Run;
@@ -56,7 +57,7 @@ pub struct Verdict {
     pub writes: usize,
     pub processes: usize,
     pub fired: usize,
-    pub folder: std::path::PathBuf,
+    pub folder: PathBuf,
 }
 
 pub struct Batch {
@@ -65,8 +66,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub async fn begin(name: &str) -> Self {
-        Self { stage: Arc::new(Stage::up(name).await), runs: Vec::new() }
+    pub async fn begin(cluster: &Cluster, folder: PathBuf) -> Self {
+        Self { stage: Arc::new(Stage::on(cluster, folder).await), runs: Vec::new() }
     }
 
     /// Plays these plans, some at a time, and leaves their operators running.
@@ -239,6 +240,6 @@ pub fn summary(verdicts: &[Verdict]) -> String {
     format!(
         "{}\n  mean time of a run {:.1} s",
         lines.collect::<Vec<_>>().join("\n"),
-        took.as_secs_f64() / verdicts.len().max(1) as f64
+        took.as_secs_f64() / f64::from(u32::try_from(verdicts.len().max(1)).unwrap_or(u32::MAX))
     )
 }

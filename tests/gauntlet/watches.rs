@@ -49,7 +49,7 @@ impl Told {
             let now = *self.mode.borrow_and_update();
             if now.cuts > self.cuts {
                 self.cuts = now.cuts;
-                if let Some(answer) = self.cut(now.how?).await {
+                if let Some(answer) = self.cut(now.how?) {
                     return Some(answer);
                 }
                 continue;
@@ -80,7 +80,7 @@ impl Told {
     }
 
     /// `None`: nothing is to be said now.
-    async fn cut(&mut self, how: Cut) -> Option<io::Result<Bytes>> {
+    fn cut(&mut self, how: Cut) -> Option<io::Result<Bytes>> {
         let failure = |code: u16, reason: &str| {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "the gauntlet says so", "reason": reason, "code": code});
