@@ -149,9 +149,8 @@ fn a_pod_on_a_node_that_does_not_answer_is_named_and_replaced_only_when_it_is_kn
         let lost = pod_of(world, "assess", "").await.name_any();
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": lost},
             "target": {"apiVersion": "v1", "kind": "Node", "name": "node-that-is-gone"}});
-        let body = serde_json::to_vec(&binding).unwrap();
         let bound: Result<Value, kube::Error> =
-            world.api::<Pod>().create_subresource("binding", &lost, &PostParams::default(), body).await;
+            world.api::<Pod>().create_subresource("binding", &lost, &PostParams::default(), &binding).await;
         bound.unwrap();
         let running = json!({"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True",
             "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint",

@@ -118,7 +118,13 @@ fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"])
         .arg(format!("/CN={name}"))
-        .args(["-addext", &format!("subjectAltName={name}"), "-keyout"])
+        .args([
+            "-addext",
+            &format!("subjectAltName={name}"),
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+        ])
         .arg(&key)
         .arg("-out")
         .arg(&certificate)
