@@ -11,8 +11,10 @@
 
 mod assess;
 mod backup;
+mod bare;
 mod base;
 mod check;
+mod checksum;
 mod ending;
 mod fence;
 mod job;

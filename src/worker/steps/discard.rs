@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::cohort::{Cohort, Sides};
 use super::removal::{self, Members};
 use super::reporting::{blocker, milliseconds};
-use super::resume;
+use super::{fill, resume};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger;
 use crate::worker::{Error, Job};
@@ -20,6 +20,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(job).await?;
     give_back(&cohort, &mut sides).await?;
+    fill::undo(&cohort, &mut sides).await?;
     let removed = removal::remove(&cohort, &mut sides, Members::Release).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     removal::counted(&mut report, removed);
