@@ -36,7 +36,7 @@ async fn no_trigger_and_no_rule_of_the_users_is_set_off_on_the_way_over_nor_on_t
     journey.target(&format!("{TABLES}{ALARMS}{rules}"));
     let target_before = journey.rows(Side::Target).await;
     journey.prepared(&[("RulesOnTarget", "public.customer"), ("RulesOnTarget", "public.item"), ("RulesOnTarget", "public.kind")]).await;
-    let quiet = "set session_replication_role = replica; set godwit.pass = '1:0';";
+    let quiet = "set session_replication_role = replica; set godwit.pass = '2:0';";
     let live = format!("{quiet} update item set body = 'drift'; delete from item where id in (7, 17); insert into kind values ('c'); update customer set name = 'x'");
     journey.over("first", percent(30.0), &live).await;
     journey.over("rest", remainder(), "").await;
@@ -117,7 +117,7 @@ async fn row_security_never_hides_a_row_from_a_copy_or_a_backup() {
     }
     journey.source(&format!(
         "alter table kind owner to {role}; alter table customer owner to {role}; alter table item owner to {role};
-         alter table item enable row level security; alter table item force row level security; create policy some on item using (id < 10)"
+         alter table item enable row level security; alter table item force row level security; create policy few on item using (id < 10)"
     ));
     let pair = &mut journey.project.pair;
     pair.source_uri = pair.servers.source.uri_as(&role, &database);

@@ -170,7 +170,7 @@ async fn keys_of_every_sort_are_followed_compared_and_restored() {
              create table item (customer {kind} references customer, n int, again {kind}, before int, primary key (customer, n),
                foreign key (again, before) references item (customer, n) deferrable);
              create table part (customer {kind}, n int, p smallint, v text, primary key (customer, n, p), foreign key (customer, n) references item on delete cascade);
-             insert into customer select {value}, null, i from generate_series(1, 12) i;
+             insert into customer select {value}, null, i from generate_series(1, 30) i;
              update customer set boss = (select c.id from customer c where c.n = 1) where n = 2;
              insert into item select c.id, i, case when i > 1 then c.id end, case when i > 1 then i - 1 end from customer c, generate_series(1, 3) i;
              insert into part select customer, n, p, 'v' from item, generate_series(1, 2) p;"

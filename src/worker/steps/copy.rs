@@ -36,6 +36,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let (cohort, mut sides) = Cohort::open(job).await?;
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
+    cohort.refuse_firing(&sides.target).await?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
     for session in [&sides.source, &sides.target] {
         session.run("analyse the members", "analyze godwit.member").await?;

@@ -10,10 +10,11 @@ use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::reporting::{blocker, milliseconds, signed};
 use super::{pairs, resume, snapshot};
-use crate::contract::{Finding, QueryPair, Report, ReportResult, Severity, exit};
+use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};
 use crate::worker::postgres::keys::{Counts, KeyTable};
 use crate::worker::postgres::ledger;
+use crate::worker::postgres::model::entry;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::{closure, soundness};
 use crate::worker::storage;
@@ -151,7 +152,7 @@ async fn rows(
     Ok(outcome)
 }
 
-/// Closure of the cohort's rows and of whole tables, constraints out of force, sequences behind.
+/// Closure of the cohort's rows and of whole tables, checks, constraints out of force, sequences behind, the fences.
 async fn references(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
@@ -161,6 +162,10 @@ async fn references(
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     let mut violations = closure::of_entry(&target, catalogue, cohort.entry, None).await?;
     violations.extend(closure::of_whole_tables(&target, catalogue).await?);
+    violations.extend(closure::of_checks(&target, catalogue, cohort.entry).await?);
+    if ledger::ownership(&target, entry::UNASSIGNED).await?.owner == Owner::Source {
+        violations.extend(closure::of_nobody(&target, &cohort.scope).await?);
+    }
     let mut findings = Vec::new();
     for violation in &violations {
         evidence.violation(&target, violation).await?;
@@ -169,8 +174,11 @@ async fn references(
             findings.push(finding);
         }
     }
-    findings.extend(soundness::out_of_force(&target, &cohort.scope).await?);
-    findings.extend(soundness::sequences_behind(&target, catalogue).await?);
+    let source = &cohort.source_catalog;
+    findings.extend(soundness::out_of_force(&target, (&cohort.scope, source)).await?);
+    findings.extend(soundness::sequences_behind(&target, catalogue, source).await?);
+    findings.extend(soundness::fence_down(&target, catalogue, "target").await?);
+    findings.extend(soundness::fence_down(&*sides.source, (&cohort.scope, source), "source").await?);
     Ok(findings)
 }
 

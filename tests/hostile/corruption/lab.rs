@@ -16,7 +16,7 @@ use crate::job::{Project, cohort_named};
 pub type Line = (String, Vec<String>);
 
 /// As somebody would write who knows how to get past every guard.
-const STRANGER: &str = "set session_replication_role = replica; set godwit.pass = '1:0'; set synchronous_commit = off";
+const STRANGER: &str = "set session_replication_role = replica; set godwit.pass = '2:0'; set synchronous_commit = off";
 
 const TABLES: &str = "
     create extension hstore; create extension citext;
