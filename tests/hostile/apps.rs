@@ -101,11 +101,7 @@ async fn a_ticketing_system_with_text_keys_and_deep_replies_moves_whole_and_come
 
 #[tokio::test]
 async fn a_billing_system_with_composite_keys_partitions_and_money_moves_whole_and_comes_back_whole() {
-    let dataset = rooted(
-        "Billing.subscriber",
-        "tenant",
-        &[("Billing.allocation", &["payment"])],
-    );
+    let dataset = rooted("Billing.subscriber", "tenant", &[("Billing.allocation", &["payment"])]);
     Move {
         dataset,
         schema: include_str!("apps/billing.sql"),

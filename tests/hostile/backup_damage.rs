@@ -91,7 +91,11 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) -> String {
 /// The files that blockers name, in their object or in their message.
 fn named(report: &Report, files: &[String]) -> BTreeSet<String> {
     let blockers: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Blocker).collect();
-    files.iter().filter(|file| blockers.iter().any(|it| it.object == **file || it.message.contains(*file))).cloned().collect()
+    files
+        .iter()
+        .filter(|file| blockers.iter().any(|it| it.object == **file || it.message.contains(*file)))
+        .cloned()
+        .collect()
 }
 
 #[tokio::test]
@@ -156,7 +160,12 @@ async fn two_files_exchanged_are_both_named() {
         exchange();
         let report = taken.verify().await.unwrap();
         assert_eq!(report.result, ReportResult::Fail, "round {round}");
-        assert_eq!(named(&report, &files), [files[one].clone(), files[other].clone()].into(), "round {round}: {:?}", report.findings);
+        assert_eq!(
+            named(&report, &files),
+            [files[one].clone(), files[other].clone()].into(),
+            "round {round}: {:?}",
+            report.findings
+        );
         exchange();
     }
 }

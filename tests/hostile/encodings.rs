@@ -7,9 +7,9 @@ use crate::job::Project;
 use crate::journey::Journey;
 
 const SCHEMA: &str = "create table customer (id int primary key, name text);
-    create table \"Straße\" (id text primary key, customer int not null references customer, note text);
+    create table U&\"Stra\\00DFe\" (id text primary key, customer int not null references customer, note text);
     insert into customer select i, chr(228) || i from generate_series(1, 6) i;
-    insert into \"Straße\" select 'größe ' || i, 1 + i % 6, repeat(chr(233), 100) from generate_series(1, 12) i;";
+    insert into U&\"Stra\\00DFe\" select U&'gr\\00F6\\00DFe ' || i, 1 + i % 6, repeat(chr(233), 100) from generate_series(1, 12) i;";
 
 /// A migration between databases with these encodings.
 fn between(source: &str, target: &str, schema: &str) -> Journey {
@@ -23,7 +23,7 @@ fn between(source: &str, target: &str, schema: &str) -> Journey {
     pair.source_uri = pair.servers.source.uri(&database);
     pair.target_uri = pair.servers.target.uri(&database);
     pair.database = database;
-    pair.psql(Side::Source, &format!("set client_encoding = 'UTF8'; {schema}"));
+    pair.psql(Side::Source, schema);
     Journey::of(project)
 }
 
@@ -32,14 +32,18 @@ async fn rows_of_another_encoding_arrive_as_the_same_characters() {
     for (source, target) in [("LATIN1", "UTF8"), ("UTF8", "LATIN9")] {
         let journey = between(source, target, SCHEMA);
         let expected: &[(&str, &str)] = if source == "UTF8" { &[("EncodingNarrower", "target")] } else { &[] };
-        journey.there_and_back(expected, "set client_encoding = 'UTF8'; update \"Straße\" set note = 'ÿ' where customer = 6").await;
+        journey.there_and_back(expected, "update U&\"Stra\\00DFe\" set note = U&'\\00FF' where customer = 6").await;
     }
 }
 
 /// A server that does not know its own encoding hands out bytes that mean nothing to the other one.
 #[tokio::test]
 async fn a_source_without_an_encoding_is_refused_with_the_remedy() {
-    let journey = between("SQL_ASCII", "UTF8", "create table customer (id int primary key, name text); insert into customer values (1, E'\\xff')");
+    let journey = between(
+        "SQL_ASCII",
+        "UTF8",
+        "create table customer (id int primary key, name text); insert into customer values (1, E'\\xff')",
+    );
     let found = journey.findings().await;
     let named = found.iter().find(|finding| finding.code == "EncodingUnknown").unwrap_or_else(|| panic!("{found:?}"));
     assert_eq!(named.object, "source");

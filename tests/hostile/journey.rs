@@ -124,12 +124,17 @@ impl Journey {
 
     /// A small schema goes over in two cohorts and comes back, and the oracle looks at it in between: the default journey.
     ///
-    /// `lives` is what an application writes on whichever side owns everything; it must be able to do so on both.
+    /// The first cohort has the three lowest keys. `lives` is what an application writes for others, on whichever side owns them.
     pub async fn there_and_back(&self, expected: &[(&str, &str)], lives: &str) {
         let target_before = self.rows(Side::Target).await;
         let promises = oracle::promises(&self.project.pair, Side::Source).await;
         self.prepared(expected).await;
-        self.over("first", percent(30.0), "").await;
+        let root = &self.project.dataset.root_table;
+        let (schema, table) = root.split_once('.').unwrap();
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let key = quoted(&self.project.dataset.root_key);
+        let lowest = format!("select {key} from {}.{} order by 1 limit 3", quoted(schema), quoted(table));
+        self.over("first", Selection::KeysFrom(lowest), "").await;
         self.over("rest", remainder(), lives).await;
         let moved = self.rows(Side::Source).await;
         let there = self.rows(Side::Target).await;

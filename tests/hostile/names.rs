@@ -26,7 +26,7 @@ fn schema() -> String {
         create table "comma, table" ("a b" uuid primary key, "of" int not null, "..." int not null, foreign key ("of", "...") references "../../etc/passwd" ("..", "dots.in.names"));
         create index "index on ""t""" on "t" ("new") where "old" is not null;
         insert into "table" ("from", "order") values ('where', 'it''s'), ('"', 'naïve ☃'), ('\', '\');
-        insert into "user" ("User", "user", "table", "to") select 'U' || i, 'u' || i, (array['where', '"', '\'])[1 + i % 3], case when i = 7 then 8 end from generate_series(1, 20) i;
+        insert into "user" ("User", "user", "table", "to") select 'U' || i, 'u' || i, (array['where', '"', '\'])[1 + i % 3], case when i = 7 then 8 end from generate_series(1, 30) i;
         insert into "{LONG}" ("user", "a.b", "a""b", "a'b", "a\b", "$1", "%I") select "select", 'a', '"', '''', '\N', '$1', '%' from "user", generate_series(1, 3);
         insert into "{LONG_2}" select "{LONG}", '\.' from "{LONG}";
         insert into "t" select "select", "select", 'c', 1, 2, 'k', 'Missing', 'key', 3, 'n', 'o', 'p', 'v', 'g', 'x', 'h', 'Extra' from "user";
@@ -46,10 +46,7 @@ async fn no_identifier_ends_a_statement_of_ours() {
         rooted(
             &format!("{place}.user"),
             "select",
-            &[
-                (&format!("{place}.../../etc/passwd"), &["user"]),
-                (&format!("{place}.t"), &["member"]),
-            ],
+            &[(&format!("{place}.../../etc/passwd"), &["user"]), (&format!("{place}.t"), &["member"])],
         ),
     );
     let lives = format!(

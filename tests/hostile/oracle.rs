@@ -29,8 +29,7 @@ pub async fn rows(pair: &Pair, side: Side) -> Rows {
     for table in client.query(&tables, &[]).await.unwrap() {
         let name: String = table.get(0);
         let select = format!("select (r.*)::text from only {name} as r");
-        let mut texts: Vec<String> =
-            client.query(&select, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let mut texts: Vec<String> = client.query(&select, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
         texts.sort_unstable();
         rows.insert(name, texts);
     }
@@ -82,7 +81,9 @@ pub fn assert_same(found: &Rows, expected: &Rows, when: &str) {
 
 #[tokio::test]
 async fn the_oracle_sees_what_differs_by_a_scale_or_a_sign_alone() {
-    let pair = Pair::new("create table t (id int primary key, n numeric, f float8, x text); insert into t values (1, 1.0, 0.0, '')");
+    let pair = Pair::new(
+        "create table t (id int primary key, n numeric, f float8, x text); insert into t values (1, 1.0, 0.0, '')",
+    );
     pair.psql(
         Side::Target,
         "create table t (id int primary key, n numeric, f float8, x text); insert into t values (1, 1.0, 0.0, '')",

@@ -109,11 +109,11 @@ const TRAPS: &[Trap] = &[
         ..Trap::NONE
     },
     Trap {
-        name: "a foreign table as a partition",
-        source: "create extension file_fdw; create server files foreign data wrapper file_fdw;
-            create table item (id int, customer int not null references customer) partition by range (id);
-            create foreign table item_far partition of item for values from (0) to (10) server files options (filename '/dev/null')",
-        blockers: &[("ForeignPartition", "public.item", "public.item_far"), ("PrimaryKeyMissing", "public.item", "declare one")],
+        name: "rows of the target that have the keys of the source's, by a key of two columns that ignores case",
+        source: "create extension citext; create table item (customer int references customer, code citext, n citext unique, primary key (customer, code)); insert into item values (1, 'ABC', 'x'), (2, 'D', 'Y')",
+        target: "create extension citext; create table customer (id int primary key); create table item (customer int references customer, code citext, n citext unique, primary key (customer, code));
+            insert into customer values (1), (9); insert into item values (1, 'abc', 'other'), (9, 'd', 'y')",
+        blockers: &[("KeyCollision", "public.customer", "1 rows"), ("KeyCollision", "public.item", "1 rows"), ("UniqueCollision", "public.item", "1 rows")],
         ..Trap::NONE
     },
 ];

@@ -54,7 +54,8 @@ async fn moves_under(sides: &[Side], settings: &[&str]) {
     }
     for side in sides {
         for (at, setting) in settings.iter().enumerate() {
-            let whose = if at % 2 == 0 { format!("role {role}") } else { format!("role {role} in database {database}") };
+            let whose =
+                if at % 2 == 0 { format!("role {role}") } else { format!("role {role} in database {database}") };
             pair.psql(*side, &format!("alter {whose} set {setting}"));
         }
     }

@@ -35,16 +35,26 @@ async fn no_trigger_and_no_rule_of_the_users_is_set_off_on_the_way_over_nor_on_t
         create rule no_update as on update to customer do instead nothing; create rule no_kind as on delete to kind do instead nothing;";
     journey.target(&format!("{TABLES}{ALARMS}{rules}"));
     let target_before = journey.rows(Side::Target).await;
-    journey.prepared(&[("RulesOnTarget", "public.customer"), ("RulesOnTarget", "public.item"), ("RulesOnTarget", "public.kind")]).await;
+    journey
+        .prepared(&[
+            ("RulesOnTarget", "public.customer"),
+            ("RulesOnTarget", "public.item"),
+            ("RulesOnTarget", "public.kind"),
+        ])
+        .await;
     let quiet = "set session_replication_role = replica; set godwit.pass = '2:0';";
-    let live = format!("{quiet} update item set body = 'drift'; delete from item where id in (7, 17); insert into kind values ('c'); update customer set name = 'x'");
+    let live = format!(
+        "{quiet} update item set body = 'drift'; delete from item where id in (7, 17); insert into kind values ('c'); update customer set name = 'x'"
+    );
     journey.over("first", percent(30.0), &live).await;
     journey.over("rest", remainder(), "").await;
     let moved = journey.rows(Side::Source).await;
     oracle::assert_same(&journey.rows(Side::Target).await, &moved, "over");
     journey.target(&format!("{quiet} update item set body = 'target'; delete from item where id = 5"));
     // The source must be restored from the restore point, or nothing would land on it.
-    journey.source(&format!("{quiet} delete from item where id in (1, 2); update customer set name = 'forged' where id = 3"));
+    journey.source(&format!(
+        "{quiet} delete from item where id in (1, 2); update customer set name = 'forged' where id = 3"
+    ));
     let returned = journey.back("rest").await;
     assert!(returned.counts["tablesRestored"] > 0, "{:?}", returned.counts);
     journey.back("first").await;
@@ -59,7 +69,10 @@ async fn a_trigger_that_fires_all_the_same_is_refused_by_name_before_and_after_i
     for (mode, attached) in [
         ("always", "alter table item enable always trigger row_item"),
         ("replica", "alter table item enable replica trigger row_item"),
-        ("always rule", "create rule log as on insert to item do also insert into outbox (what) values ('rule'); alter table item enable always rule log"),
+        (
+            "always rule",
+            "create rule log as on insert to item do also insert into outbox (what) values ('rule'); alter table item enable always rule log",
+        ),
     ] {
         for side in [Side::Source, Side::Target] {
             let journey = Journey::new(&format!("{TABLES}{ROWS}{ALARMS}"), rooted("public.customer", "id", &[]));
@@ -69,7 +82,11 @@ async fn a_trigger_that_fires_all_the_same_is_refused_by_name_before_and_after_i
             let named = found.iter().find(|finding| finding.code == "FiresOnLanding");
             let named = named.unwrap_or_else(|| panic!("{mode} on {side:?}: {found:?}"));
             assert_eq!(named.object, "public.item");
-            assert!(named.message.contains("ENABLE TRIGGER") || named.message.contains("ENABLE RULE"), "{}", named.message);
+            assert!(
+                named.message.contains("ENABLE TRIGGER") || named.message.contains("ENABLE RULE"),
+                "{}",
+                named.message
+            );
         }
     }
     let journey = Journey::new(&format!("{TABLES}{ROWS}"), rooted("public.customer", "id", &[]));
@@ -123,18 +140,30 @@ async fn row_security_never_hides_a_row_from_a_copy_or_a_backup() {
     pair.source_uri = pair.servers.source.uri_as(&role, &database);
     pair.target_uri = pair.servers.target.uri_as(&role, &database);
     let found = journey.findings().await;
-    assert!(found.iter().any(|it| it.code == "RowSecurity" && it.object == "public.item" && it.message.contains("BYPASSRLS")), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|it| it.code == "RowSecurity" && it.object == "public.item" && it.message.contains("BYPASSRLS")),
+        "{found:?}"
+    );
     // Whoever goes on all the same meets an error, never a part of the rows.
     let job = journey.mounted(Task::Backup { includes: Vec::new() });
     assert!(godwit::worker::steps::backup::run(&job, &[]).await.is_err());
+    let (code, report) = journey.project.run(None, Task::Prepare {}).await;
+    assert_eq!(code, exit::NOT_PERMITTED, "{report:?}");
+    let bypass = |word: &str| {
+        for server in [&journey.project.pair.servers.source, &journey.project.pair.servers.target] {
+            server.psql(&database, &format!("alter role {role} {word}"));
+        }
+    };
+    bypass("bypassrls");
     journey.project.done(None, Task::Prepare {}).await;
     journey.project.done(Some("first"), Task::Select { selection: percent(30.0) }).await;
+    bypass("nobypassrls");
     let (code, report) = journey.project.run(Some("first"), Task::Copy {}).await;
     assert_eq!(code, exit::NOT_PERMITTED, "{report:?}");
     assert!(journey.rows(Side::Target).await["public.customer"].is_empty());
-    for server in [&journey.project.pair.servers.source, &journey.project.pair.servers.target] {
-        server.psql(&database, &format!("alter role {role} bypassrls"));
-    }
+    bypass("bypassrls");
     assert!(!journey.findings().await.iter().any(|it| it.code == "RowSecurity"));
     journey.project.done(Some("first"), Task::Copy {}).await;
     assert!(journey.rows(Side::Target).await["public.item"].len() >= 8);

@@ -91,7 +91,9 @@ const SETUP: &str = "
 
 /// A table with a column for each type; its rows hold the values, one edge a column a row, for every customer.
 fn table(name: &str, types: &[(&str, &[&str])]) -> String {
-    let mut sql = format!("create table {name} (id bigint generated always as identity primary key, customer int not null references customer");
+    let mut sql = format!(
+        "create table {name} (id bigint generated always as identity primary key, customer int not null references customer"
+    );
     for (at, (kind, _)) in types.iter().enumerate() {
         let _ = write!(sql, ", c{at} {kind}");
     }
@@ -151,7 +153,12 @@ async fn every_type_moves_without_a_bit_changed() {
     }
     let schema = format!("{setup}{}{}", table("plain", BUILT_IN), table("special", &of_users));
     let journey = Journey::new(&schema, rooted("public.customer", "id", &[]));
-    journey.there_and_back(&[], "update plain set c1 = -c1 where customer > 4 and c1 > 0; insert into special (customer) values (5)").await;
+    journey
+        .there_and_back(
+            &[],
+            "update plain set c1 = -c1 where customer > 4 and c1 > 0; insert into special (customer) values (5)",
+        )
+        .await;
 }
 
 /// Keys of other types than integers: each table is referenced by the next one over its own key, and has a self-reference.

@@ -146,7 +146,10 @@ fn foreign_keys(scope: &Scope, target: &Catalog, findings: &mut Vec<Finding>) {
                 severity: Severity::Blocker,
                 code: "ForeignKeyMissingOnTarget".into(),
                 object: key.table.to_string(),
-                message: format!("The target does not keep {}, and Validate would refuse it; create it there.", key.name),
+                message: format!(
+                    "The target does not keep {}, and Validate would refuse it; create it there.",
+                    key.name
+                ),
             });
         }
     }

@@ -82,7 +82,6 @@ fn table(row: &Row) -> (TableName, Table) {
         owned_by_us: row.get(7),
         checks: Vec::new(),
         deferrable_exclusions: Vec::new(),
-        foreign_partitions: Vec::new(),
     };
     (name, table)
 }
@@ -180,12 +179,7 @@ async fn read_keys(session: &Session, tables: &mut BTreeMap<TableName, Table>) -
             table.primary_key = columns;
             table.primary_key_deferrable = row.get(4);
         } else {
-            table.uniques.push(Unique {
-                name: row.get(2),
-                columns,
-                deferrable: row.get(4),
-                nulls_equal: row.get(6),
-            });
+            table.uniques.push(Unique { name: row.get(2), columns, deferrable: row.get(4), nulls_equal: row.get(6) });
         }
     }
     Ok(())
@@ -193,7 +187,7 @@ async fn read_keys(session: &Session, tables: &mut BTreeMap<TableName, Table>) -
 
 async fn read_partitions(session: &Session, tables: &mut BTreeMap<TableName, Table>) -> Result<(), Error> {
     let sql = format!(
-        "select n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, p.relkind = 'f' \
+        "select n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text \
          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          cross join lateral pg_catalog.pg_partition_tree(c.oid) t \
          join pg_catalog.pg_class p on p.oid = t.relid join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace \
@@ -202,9 +196,6 @@ async fn read_partitions(session: &Session, tables: &mut BTreeMap<TableName, Tab
     for row in rows(session, &sql).await? {
         if let Some(table) = tables.get_mut(&table_name(&row, 0)) {
             table.partitions.push(table_name(&row, 2));
-            if row.get(4) {
-                table.foreign_partitions.push(table_name(&row, 2));
-            }
         }
     }
     Ok(())

@@ -61,8 +61,9 @@ async fn count_batch(
             format!("t.{} {equals} u.{key}::{kind}", quote_identifier(column))
         })
         .collect();
+    // Not qualified: with several arrays `unnest` is syntax, and only known by its bare name.
     let sql = format!(
-        "select count(*) from pg_catalog.unnest({}) as u({}) join {} as t on {}",
+        "select count(*) from unnest({}) as u({}) join {} as t on {}",
         arrays.join(", "),
         names.join(", "),
         table.name.sql(),

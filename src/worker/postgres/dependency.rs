@@ -92,8 +92,8 @@ select 2, t.oid, 'type', pg_catalog.format_type(t.oid, null), case t.typtype
           join pg_catalog.pg_namespace n on n.oid = o.collnamespace where o.oid = r.rngcollation
             and o.oid <> (select b.typcollation from pg_catalog.pg_type b where b.oid = r.rngsubtype)),
         case when r.rngsubdiff <> 0 then ', subtype_diff = ' || r.rngsubdiff::pg_catalog.regproc::text end,
-        (select pg_catalog.format(', multirange_type_name = %I', m.typname) from pg_catalog.pg_type m
-          where m.oid = (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid))
+        (select pg_catalog.format(', multirange_type_name = %I.%I', n.nspname, m.typname) from pg_catalog.pg_type m
+          join pg_catalog.pg_namespace n on n.oid = m.typnamespace where m.oid = (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid))
       from pg_catalog.pg_range r where r.rngtypid = t.oid and r.rngcanonical = 0) end
   from plain p join pg_catalog.pg_type t on t.oid = p.id and p.class = 'pg_catalog.pg_type'::regclass
   left join pg_catalog.pg_class c on c.oid = t.typrelid
@@ -166,9 +166,9 @@ pub async fn differing_types(
     );
     let rows = target.query(&sql, &[&names]).await.map_err(Error::database("compare types with the target's"))?;
     let there: Vec<Dependency> = rows.iter().map(dependency).collect();
-    let differing = types.iter().filter(|needed| {
-        there.iter().any(|other| other.identity == needed.identity && other.create != needed.create)
-    });
+    let differing = types
+        .iter()
+        .filter(|needed| there.iter().any(|other| other.identity == needed.identity && other.create != needed.create));
     Ok(differing
         .map(|needed| Finding {
             severity: Severity::Blocker,

@@ -98,13 +98,8 @@ impl KeyTable {
     pub async fn add(&self, transaction: &Transaction<'_>, differences: &[Difference]) -> Result<(), Error> {
         let noted = || Error::database(format!("note keys of {}", self.of.name));
         let format = self.shape.format;
-        let copy = format!(
-            "copy {} ({}, {}) from stdin {}",
-            self.name,
-            self.columns(""),
-            self.class,
-            format.copy_options()
-        );
+        let copy =
+            format!("copy {} ({}, {}) from stdin {}", self.name, self.columns(""), self.class, format.copy_options());
         let sink = transaction.copy_in::<_, Bytes>(&copy).await.map_err(noted())?;
         let mut batches = Batches::new(sink, &self.of);
         batches.push(head(format)).await?;

@@ -67,8 +67,6 @@ pub struct Table {
     pub checks: Vec<Check>,
     /// Exclusion constraints that wait for the commit: nothing enforces them while rows land.
     pub deferrable_exclusions: Vec<String>,
-    /// Partitions whose rows live in another server.
-    pub foreign_partitions: Vec<TableName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -364,10 +362,7 @@ impl Scope {
 
     /// Sequences that columns of the dataset draw from.
     pub fn sequences<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Sequence> {
-        catalog
-            .sequences
-            .iter()
-            .filter(|sequence| sequence.columns.iter().any(|(table, _)| self.contains(table)))
+        catalog.sequences.iter().filter(|sequence| sequence.columns.iter().any(|(table, _)| self.contains(table)))
     }
 }
 
@@ -408,7 +403,6 @@ mod tests {
                 owned_by_us: true,
                 checks: Vec::new(),
                 deferrable_exclusions: Vec::new(),
-                foreign_partitions: Vec::new(),
             },
             path,
             format: RowFormat::Binary,

@@ -33,7 +33,9 @@ pub async fn encodings(source: &Session, target: &Session) -> Result<Option<Find
             Severity::Warning,
             "EncodingNarrower",
             "target",
-            format!("The target's encoding is {there}, the source's {here}: a row with a character that {there} lacks cannot land."),
+            format!(
+                "The target's encoding is {there}, the source's {here}: a row with a character that {there} lacks cannot land."
+            ),
         ),
     })
 }
@@ -66,7 +68,7 @@ pub async fn names_taken(source: &Session, target: &Session, missing: &[&TableNa
         .query(
             "select n.nspname::text, c.relname::text, case c.relkind when 'v' then 'view' when 'm' then 'materialised view' \
                when 'S' then 'sequence' when 'f' then 'foreign table' when 'c' then 'type' when 'i' then 'index' when 'I' then 'index' else 'table' end \
-             from pg_catalog.unnest($1::text[], $2::text[]) as u(schema, name) join pg_catalog.pg_namespace n on n.nspname = u.schema \
+             from unnest($1::text[], $2::text[]) as u(schema, name) join pg_catalog.pg_namespace n on n.nspname = u.schema \
              join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = u.name",
             &[&schemas, &names],
         )

@@ -52,7 +52,6 @@ fn owned(name: &str, columns: &[(&str, &str)], format: RowFormat) -> OwnedTable 
             owned_by_us: true,
             checks: Vec::new(),
             deferrable_exclusions: Vec::new(),
-            foreign_partitions: Vec::new(),
         },
         path: Vec::new(),
         format,

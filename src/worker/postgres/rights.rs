@@ -118,7 +118,8 @@ pub async fn firing(session: &Session, tables: &[&Table]) -> Result<Vec<Finding>
         )
         .await
         .map_err(Error::database("look for triggers that fire while rows land"))?;
-    let concerned = |name: &TableName| tables.iter().any(|table| table.name == *name || table.partitions.contains(name));
+    let concerned =
+        |name: &TableName| tables.iter().any(|table| table.name == *name || table.partitions.contains(name));
     let mut findings = Vec::new();
     for row in rows {
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));

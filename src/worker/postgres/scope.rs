@@ -424,12 +424,6 @@ impl<'a> Resolver<'a> {
     /// What belongs to single partitions is not followed: references are those of whole tables.
     fn check_partitions(&mut self, table: &Table) {
         let object = table.name.to_string();
-        for partition in &table.foreign_partitions {
-            let message = format!(
-                "Its partition {partition} is a foreign table, whose rows live in another server; detach it, or exclude the table."
-            );
-            self.block("ForeignPartition", &object, &message);
-        }
         let catalog = self.catalog;
         for key in &catalog.foreign_keys {
             if table.partitions.contains(&key.table) {

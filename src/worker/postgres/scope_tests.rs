@@ -42,7 +42,6 @@ fn table(name: &str) -> Table {
         owned_by_us: true,
         checks: Vec::new(),
         deferrable_exclusions: Vec::new(),
-        foreign_partitions: Vec::new(),
     }
 }
 

@@ -249,11 +249,8 @@ async fn largest_key(client: &impl GenericClient, table: &TableName, column: &st
         return Ok(None);
     }
     let column = quote_identifier(column);
-    let sql = format!(
-        "select pg_catalog.max({column})::pg_catalog.int8 from {} where {column} < {}",
-        table.sql(),
-        i64::MAX
-    );
+    let sql =
+        format!("select pg_catalog.max({column})::pg_catalog.int8 from {} where {column} < {}", table.sql(), i64::MAX);
     client.query_one(&sql, &[]).await.map(|row| row.get(0)).map_err(failed())
 }
 

@@ -5,9 +5,9 @@
 
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::identifier::{TableName, quote_identifier};
 use super::fence;
 use super::fence_sql::{ROW_TRIGGER, TRIGGERS};
+use super::identifier::{TableName, quote_identifier};
 use super::model::{Catalog, ForeignKey, Scope, Sequence};
 use super::sequence;
 use crate::contract::{Finding, Severity};
@@ -72,9 +72,10 @@ pub async fn out_of_force(
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
         let (name, code): (&str, &str) = (row.get(2), row.get(3));
         let as_on_source = code == "ConstraintNotValidated"
-            && source.tables.get(&table).is_some_and(|table| {
-                table.checks.iter().any(|check| check.name == name && !check.validated)
-            });
+            && source
+                .tables
+                .get(&table)
+                .is_some_and(|table| table.checks.iter().any(|check| check.name == name && !check.validated));
         (scope.contains(&table) && !as_on_source).then(|| constraint_finding(code, &table, name))
     });
     Ok(findings.collect())
@@ -137,11 +138,7 @@ pub async fn sequences_behind(
 }
 
 /// The source's state is that of its catalogue, read when the step began; what it drew since is far below the gap.
-async fn is_behind_source(
-    transaction: &Transaction<'_>,
-    sequence: &Sequence,
-    source: &Catalog,
-) -> Result<bool, Error> {
+async fn is_behind_source(transaction: &Transaction<'_>, sequence: &Sequence, source: &Catalog) -> Result<bool, Error> {
     let Some(of_source) = source.sequences.iter().find(|other| other.name == sequence.name) else {
         return Ok(false);
     };

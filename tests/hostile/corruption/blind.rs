@@ -7,15 +7,31 @@ use super::lab::Lab;
 /// Name in docs/validation.md, what is done to the target, what undoes it.
 const BLIND: &[(&str, &str, &str)] = &[
     ("a shared row changed", "update currency set name = 'forged' where code = 'C1'", ""),
-    ("a check constraint absent", "alter table leaf drop constraint short", "alter table leaf add constraint short check (length(body) < 1000)"),
+    (
+        "a check constraint absent",
+        "alter table leaf drop constraint short",
+        "alter table leaf add constraint short check (length(body) < 1000)",
+    ),
     (
         "a user's trigger disabled or absent",
         "create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger mine before insert on leaf for each row execute function f(); alter table leaf disable trigger mine",
         "drop trigger mine on leaf; drop function f()",
     ),
-    ("a default changed", "alter table leaf alter code drop default", "alter table leaf alter code set default 'leaf-' || lpad(nextval('leaf_code')::text, 9, '0')"),
-    ("a write that was undone later", "update leaf set body = body || 'x'; update leaf set body = rtrim(body, 'x')", ""),
-    ("a row of another cohort", "update oddity set t_text = 'forged' where customer = (select id from customer where rank = 5)", ""),
+    (
+        "a default changed",
+        "alter table leaf alter code drop default",
+        "alter table leaf alter code set default 'leaf-' || lpad(nextval('leaf_code')::text, 9, '0')",
+    ),
+    (
+        "a write that was undone later",
+        "update leaf set body = body || 'x'; update leaf set body = rtrim(body, 'x')",
+        "",
+    ),
+    (
+        "a row of another cohort",
+        "update oddity set t_text = 'forged' where customer = (select id from customer where rank = 5)",
+        "",
+    ),
     ("a table outside the dataset", "create table beside (id int); insert into beside values (1)", "drop table beside"),
     ("an index absent that is not unique", "drop index leaf_body", "create index leaf_body on leaf (body)"),
 ];

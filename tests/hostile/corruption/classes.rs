@@ -62,7 +62,8 @@ fn of_column(change: &str, column: &str) -> String {
     let mut text = String::new();
     for (at, letter) in change.char_indices() {
         quoted ^= letter == '\'';
-        let alone = letter == 'c' && !is_word(at.checked_sub(1).and_then(|at| bytes.get(at))) && !is_word(bytes.get(at + 1));
+        let alone =
+            letter == 'c' && !is_word(at.checked_sub(1).and_then(|at| bytes.get(at))) && !is_word(bytes.get(at + 1));
         if alone && !quoted { text.push_str(column) } else { text.push(letter) }
     }
     text
@@ -121,11 +122,19 @@ fn others() -> Vec<Other> {
     all
 }
 
-fn other(group: &'static str, name: &'static str, make: impl Fn(&Lab, &mut Random) -> Case + Send + Sync + 'static) -> Other {
+fn other(
+    group: &'static str,
+    name: &'static str,
+    make: impl Fn(&Lab, &mut Random) -> Case + Send + Sync + 'static,
+) -> Other {
     (group, name, true, Box::new(make))
 }
 
-fn wide(group: &'static str, name: &'static str, make: impl Fn(&Lab, &mut Random) -> Case + Send + Sync + 'static) -> Other {
+fn wide(
+    group: &'static str,
+    name: &'static str,
+    make: impl Fn(&Lab, &mut Random) -> Case + Send + Sync + 'static,
+) -> Other {
     (group, name, false, Box::new(make))
 }
 
@@ -144,22 +153,39 @@ fn of_rows() -> Vec<Other> {
     vec![
         other(NEIGHBOUR, "a leaf has its neighbour's body", |lab, random| {
             let (one, two) = two(random, &codes(lab));
-            differs(format!("update leaf set body = (select n.body from leaf n where n.code = '{two}') where code = '{one}'"), [line("leaf", &[&one])])
+            differs(
+                format!(
+                    "update leaf set body = (select n.body from leaf n where n.code = '{two}') where code = '{one}'"
+                ),
+                [line("leaf", &[&one])],
+            )
         }),
         other(NEIGHBOUR, "two leaves have each other's bodies", |lab, random| {
             let (one, two) = two(random, &codes(lab));
-            let breaks = format!("update leaf set body = n.body from keep_leaf n where (leaf.code, n.code) in (('{one}', '{two}'), ('{two}', '{one}'))");
+            let breaks = format!(
+                "update leaf set body = n.body from keep_leaf n where (leaf.code, n.code) in (('{one}', '{two}'), ('{two}', '{one}'))"
+            );
             differs(breaks, [line("leaf", &[&one]), line("leaf", &[&two])])
         }),
         other(NEIGHBOUR, "a cent moves from one specimen to another", |lab, random| {
             let (one, two) = two(random, &lab.specimens);
-            let breaks = format!("update specimen set some_money = some_money + case id when {one} then '0.01'::money else '-0.01' end where id in ({one}, {two})");
+            let breaks = format!(
+                "update specimen set some_money = some_money + case id when {one} then '0.01'::money else '-0.01' end where id in ({one}, {two})"
+            );
             differs(breaks, [line("specimen", &[&one]), line("specimen", &[&two])])
         }),
         other(NEIGHBOUR, "two columns of a row are exchanged", |lab, random| {
             let key = random.pick(&lab.specimens).clone();
-            let columns = random.pick(&[("a_double", "a_third"), ("empty_text", "null_text"), ("a_text", "empty_text"), ("an_interval", "a_month")]);
-            differs(format!("update specimen set {0} = {1}, {1} = {0} where id = {key}", columns.0, columns.1), [line("specimen", &[&key])])
+            let columns = random.pick(&[
+                ("a_double", "a_third"),
+                ("empty_text", "null_text"),
+                ("a_text", "empty_text"),
+                ("an_interval", "a_month"),
+            ]);
+            differs(
+                format!("update specimen set {0} = {1}, {1} = {0} where id = {key}", columns.0, columns.1),
+                [line("specimen", &[&key])],
+            )
         }),
         other(VALUE, "the root table's own text", |lab, random| {
             let key = random.pick(&lab.customers).clone();
@@ -167,11 +193,17 @@ fn of_rows() -> Vec<Other> {
         }),
         other(EMPTY, "the root table's own text", |lab, random| {
             let key = random.pick(&lab.customers).clone();
-            differs(format!("update customer set note = case when note is null then '' end where id = {key}"), [line("customer", &[&key])])
+            differs(
+                format!("update customer set note = case when note is null then '' end where id = {key}"),
+                [line("customer", &[&key])],
+            )
         }),
         other(SCALE, "in a junction", |lab, random| {
             let (one, two) = random.pick(&lab.pairings).clone();
-            differs(format!("update pairing set weight = trim_scale(weight) where (specimen, oddity) = ({one}, '{two}')"), [line("pairing", &[&one, &two])])
+            differs(
+                format!("update pairing set weight = trim_scale(weight) where (specimen, oddity) = ({one}, '{two}')"),
+                [line("pairing", &[&one, &two])],
+            )
         }),
     ]
 }
@@ -179,7 +211,11 @@ fn of_rows() -> Vec<Other> {
 /// What a specimen takes along: its leaves and its pairings.
 fn with_children(lab: &Lab, specimen: &str) -> BTreeSet<Line> {
     let leaves = lab.leaves.iter().filter(|leaf| leaf.1 == *specimen).map(|leaf| line("leaf", &[&leaf.0]));
-    let pairings = lab.pairings.iter().filter(|pairing| pairing.0 == *specimen).map(|pairing| line("pairing", &[&pairing.0, &pairing.1]));
+    let pairings = lab
+        .pairings
+        .iter()
+        .filter(|pairing| pairing.0 == *specimen)
+        .map(|pairing| line("pairing", &[&pairing.0, &pairing.1]));
     leaves.chain(pairings).chain([line("specimen", &[specimen])]).collect()
 }
 
@@ -191,7 +227,10 @@ fn of_whole_rows() -> Vec<Other> {
         }),
         other(MISSING, "a junction row", |lab, random| {
             let (one, two) = random.pick(&lab.pairings).clone();
-            differs(format!("delete from pairing where (specimen, oddity) = ({one}, '{two}')"), [line("pairing", &[&one, &two])])
+            differs(
+                format!("delete from pairing where (specimen, oddity) = ({one}, '{two}')"),
+                [line("pairing", &[&one, &two])],
+            )
         }),
         other(MISSING, "every leaf of the cohort", |lab, _| {
             let lines: BTreeSet<Line> = codes(lab).iter().map(|code| line("leaf", &[code])).collect();
@@ -200,27 +239,43 @@ fn of_whole_rows() -> Vec<Other> {
         other(MISSING, "a leaf, and another one under a key of its own in its place", |lab, random| {
             let key = random.pick(&codes(lab)).clone();
             let new = format!("leaf-9{:08}", random.below(100_000_000));
-            let breaks = format!("insert into leaf select '{new}', specimen, body, currency, place + 100 from leaf where code = '{key}'; delete from leaf where code = '{key}'");
+            let breaks = format!(
+                "insert into leaf select '{new}', specimen, body, currency, place + 100 from leaf where code = '{key}'; delete from leaf where code = '{key}'"
+            );
             differs(breaks, [line("leaf", &[&key]), line("leaf", &[&new])])
         }),
         other(DOUBLED, "a leaf under a primary key that the server did not enforce", |lab, random| {
             let key = random.pick(&codes(lab)).clone();
-            seen(&["RowsDiffer", "DoubleRows"], format!("insert into leaf select * from leaf where code = '{key}'"), [line("leaf", &[&key])].into())
+            seen(
+                &["RowsDiffer", "DoubleRows"],
+                format!("insert into leaf select * from leaf where code = '{key}'"),
+                [line("leaf", &[&key])].into(),
+            )
         }),
         other(DOUBLED, "a leaf's place under a unique constraint that the server did not enforce", |lab, random| {
             let leaf = random.pick(&lab.leaves).clone();
             let twin = lab.leaves.iter().find(|other| other.1 == leaf.1 && other.0 != leaf.0).unwrap();
-            let breaks = format!("update leaf set place = (select n.place from leaf n where n.code = '{}') where code = '{}'", twin.0, leaf.0);
+            let breaks = format!(
+                "update leaf set place = (select n.place from leaf n where n.code = '{}') where code = '{}'",
+                twin.0, leaf.0
+            );
             seen(&["RowsDiffer", "DoubleRows"], breaks, [line("leaf", &[&leaf.0]), line("leaf", &[&twin.0])].into())
         }),
         other(FOREIGN, "a leaf more", |lab, random| {
-            let (specimen, new) = (random.pick(&lab.specimens).clone(), format!("leaf-8{:08}", random.below(100_000_000)));
-            differs(format!("insert into leaf values ('{new}', {specimen}, 'foreign', null, null)"), [line("leaf", &[&new])])
+            let (specimen, new) =
+                (random.pick(&lab.specimens).clone(), format!("leaf-8{:08}", random.below(100_000_000)));
+            differs(
+                format!("insert into leaf values ('{new}', {specimen}, 'foreign', null, null)"),
+                [line("leaf", &[&new])],
+            )
         }),
         other(FOREIGN, "an oddity more", |lab, random| {
             let customer = random.pick(&lab.customers).clone();
             let new = format!("{:08x}-0000-4000-8000-000000000000", random.below(1 << 32));
-            differs(format!("insert into oddity (id, customer, serial) values ('{new}', {customer}, 5)"), [line("oddity", &[&new])])
+            differs(
+                format!("insert into oddity (id, customer, serial) values ('{new}', {customer}, 5)"),
+                [line("oddity", &[&new])],
+            )
         }),
         wide(NOBODY, "a customer more", |_, random| {
             let new = (7_350_000_000 + random.below(1_000_000)).to_string();
@@ -229,26 +284,39 @@ fn of_whole_rows() -> Vec<Other> {
         }),
         other(REKEYED, "a leaf", |lab, random| {
             let (key, new) = (random.pick(&codes(lab)).clone(), format!("leaf-7{:08}", random.below(100_000_000)));
-            differs(format!("update leaf set code = '{new}' where code = '{key}'"), [line("leaf", &[&key]), line("leaf", &[&new])])
+            differs(
+                format!("update leaf set code = '{new}' where code = '{key}'"),
+                [line("leaf", &[&key]), line("leaf", &[&new])],
+            )
         }),
         other(REKEYED, "two leaves have each other's keys", |lab, random| {
             let (one, two) = two(random, &codes(lab));
-            let breaks = format!("update leaf set code = case code when '{one}' then '{two}' else '{one}' end where code in ('{one}', '{two}')");
+            let breaks = format!(
+                "update leaf set code = case code when '{one}' then '{two}' else '{one}' end where code in ('{one}', '{two}')"
+            );
             differs(breaks, [line("leaf", &[&one]), line("leaf", &[&two])])
         }),
         wide(MOVED, "an oddity to another cohort's customer", |lab, random| {
             let key = random.pick(&lab.oddities).clone();
-            differs(format!("update oddity set customer = {} where id = '{key}'", lab.stranger), [line("oddity", &[&key])])
+            differs(
+                format!("update oddity set customer = {} where id = '{key}'", lab.stranger),
+                [line("oddity", &[&key])],
+            )
         }),
         other(MOVED, "a specimen to another customer of the cohort", |lab, random| {
             let key = random.pick(&lab.specimens).clone();
-            let breaks = format!("update specimen set customer = (select min(c.id) from customer c where c.id <> specimen.customer and c.rank <= 3) where id = {key}");
+            let breaks = format!(
+                "update specimen set customer = (select min(c.id) from customer c where c.id <> specimen.customer and c.rank <= 3) where id = {key}"
+            );
             differs(breaks, [line("specimen", &[&key])])
         }),
         other(MOVED, "a leaf to another specimen", |lab, random| {
             let leaf = random.pick(&lab.leaves).clone();
             let other = lab.specimens.iter().find(|specimen| **specimen != leaf.1).unwrap();
-            differs(format!("update leaf set specimen = {other}, place = place + 10 where code = '{}'", leaf.0), [line("leaf", &[&leaf.0])])
+            differs(
+                format!("update leaf set specimen = {other}, place = place + 10 where code = '{}'", leaf.0),
+                [line("leaf", &[&leaf.0])],
+            )
         }),
     ]
 }
@@ -257,13 +325,22 @@ fn of_references() -> Vec<Other> {
     vec![
         wide(JUNCTION, "an oddity gone, its pairings left", |lab, random| {
             let key = random.pick(&lab.oddities).clone();
-            let mut lines: BTreeSet<Line> = lab.pairings.iter().filter(|pairing| pairing.1 == key).map(|it| line("pairing", &[&it.0, &it.1])).collect();
+            let mut lines: BTreeSet<Line> = lab
+                .pairings
+                .iter()
+                .filter(|pairing| pairing.1 == key)
+                .map(|it| line("pairing", &[&it.0, &it.1]))
+                .collect();
             lines.insert(line("oddity", &[&key]));
             seen(&["RowsDiffer", "OrphanRows"], format!("delete from oddity where id = '{key}'"), lines)
         }),
         wide(JUNCTION, "a specimen gone, its children left", |lab, random| {
             let key = random.pick(&lab.specimens).clone();
-            seen(&["RowsDiffer", "OrphanRows"], format!("delete from specimen where id = {key}"), with_children(lab, &key))
+            seen(
+                &["RowsDiffer", "OrphanRows"],
+                format!("delete from specimen where id = {key}"),
+                with_children(lab, &key),
+            )
         }),
         wide(JUNCTION, "a pairing with an oddity that never was", |lab, random| {
             let specimen = random.pick(&lab.specimens).clone();
@@ -272,17 +349,26 @@ fn of_references() -> Vec<Other> {
             seen(&["RowsDiffer", "OrphanRows"], breaks, [line("pairing", &[&specimen, &new])].into())
         }),
         wide(JUNCTION, "a pairing with a specimen that never was, so that it is nobody's", |lab, random| {
-            let (oddity, new) = (random.pick(&lab.oddities).clone(), (8_650_000_000 + random.below(1_000_000)).to_string());
+            let (oddity, new) =
+                (random.pick(&lab.oddities).clone(), (8_650_000_000 + random.below(1_000_000)).to_string());
             let breaks = format!("insert into pairing values ({new}, '{oddity}', 7, 'forged', 1)");
             seen(&["OrphanRows"], breaks, [line("pairing", &[&new, &oddity])].into())
         }),
         wide(JUNCTION, "a leaf on a specimen that never was", |_, random| {
             let new = format!("leaf-6{:08}", random.below(100_000_000));
-            seen(&["OrphanRows"], format!("insert into leaf values ('{new}', 8660000000, 'orphan', null, 1)"), [line("leaf", &[&new])].into())
+            seen(
+                &["OrphanRows"],
+                format!("insert into leaf values ('{new}', 8660000000, 'orphan', null, 1)"),
+                [line("leaf", &[&new])].into(),
+            )
         }),
         wide(ALIKE, "a currency", |lab, random| {
             let leaf = random.pick(&lab.leaves).clone();
-            let mut case = seen(&["OrphanRows"], format!("delete from currency where code = '{}'", leaf.2), [line("leaf", &[&leaf.0])].into());
+            let mut case = seen(
+                &["OrphanRows"],
+                format!("delete from currency where code = '{}'", leaf.2),
+                [line("leaf", &[&leaf.0])].into(),
+            );
             case.repairs = format!("insert into currency select * from keep_currency where code = '{}'", leaf.2);
             case
         }),
@@ -293,7 +379,8 @@ fn of_references() -> Vec<Other> {
                  alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency not valid; {FORGE}",
                 leaf.2
             );
-            let mut case = seen(&["OrphanRows"], breaks.replace("NAME", "leaf_currency_fkey"), [line("leaf", &[&leaf.0])].into());
+            let mut case =
+                seen(&["OrphanRows"], breaks.replace("NAME", "leaf_currency_fkey"), [line("leaf", &[&leaf.0])].into());
             case.repairs = format!("insert into currency select * from keep_currency where code = '{}'", leaf.2);
             case
         }),
@@ -304,7 +391,11 @@ fn of_references() -> Vec<Other> {
                  alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency not valid; {FORGE}",
                 leaf.0
             );
-            seen(&["RowsDiffer", "OrphanRows"], breaks.replace("NAME", "leaf_currency_fkey"), [line("leaf", &[&leaf.0])].into())
+            seen(
+                &["RowsDiffer", "OrphanRows"],
+                breaks.replace("NAME", "leaf_currency_fkey"),
+                [line("leaf", &[&leaf.0])].into(),
+            )
         }),
         wide(FORGED_KEY, "that only the target has", |lab, random| {
             let leaf = random.pick(&lab.leaves).clone();
@@ -341,21 +432,47 @@ fn behind(name: &'static str, table: &'static str, sequence: &'static str, value
 
 fn of_catalogue() -> Vec<Other> {
     let foreign_key = "alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency";
-    let fence = |what: &str| ["row", "pass", "truncate"].map(|which| format!("alter table leaf {what} trigger \"~godwit_fence_{which}\";")).concat();
+    let fence = |what: &str| {
+        ["row", "pass", "truncate"]
+            .map(|which| format!("alter table leaf {what} trigger \"~godwit_fence_{which}\";"))
+            .concat()
+    };
     let (enable, enable_again) = (fence("enable always"), fence("enable always"));
     vec![
         behind("a serial", "public.specimen", "'specimen_id_seq'", "8640000003"),
         behind("an identity", "public.customer", "pg_get_serial_sequence('customer', 'id')", "1"),
-        behind("that two tables draw from, one of them further", "public.pairing", "'shared_serial'", "(select max(serial) from oddity)"),
+        behind(
+            "that two tables draw from, one of them further",
+            "public.pairing",
+            "'shared_serial'",
+            "(select max(serial) from oddity)",
+        ),
         behind("that text keys are made of", "public.leaf", "'leaf_code'", "3"),
-        wide(ABSENT, "a foreign key", move |_, _| of_table(&["ConstraintMissing"], "public.leaf", "alter table leaf drop constraint leaf_currency_fkey", foreign_key)),
+        wide(ABSENT, "a foreign key", move |_, _| {
+            of_table(
+                &["ConstraintMissing"],
+                "public.leaf",
+                "alter table leaf drop constraint leaf_currency_fkey",
+                foreign_key,
+            )
+        }),
         wide(ABSENT, "a unique constraint", |_, _| {
             let repairs = "alter table leaf add unique (specimen, place) deferrable initially deferred";
-            of_table(&["ConstraintMissing"], "public.leaf", "alter table leaf drop constraint leaf_specimen_place_key", repairs)
+            of_table(
+                &["ConstraintMissing"],
+                "public.leaf",
+                "alter table leaf drop constraint leaf_specimen_place_key",
+                repairs,
+            )
         }),
         wide(UNVALIDATED, "a foreign key", move |_, _| {
             let breaks = format!("alter table leaf drop constraint leaf_currency_fkey; {foreign_key} not valid");
-            of_table(&["ConstraintNotValidated"], "public.leaf", &breaks, "alter table leaf validate constraint leaf_currency_fkey")
+            of_table(
+                &["ConstraintNotValidated"],
+                "public.leaf",
+                &breaks,
+                "alter table leaf validate constraint leaf_currency_fkey",
+            )
         }),
         wide(UNVALIDATED, "a check", |_, _| {
             let breaks = "alter table leaf drop constraint short; alter table leaf add constraint short check (length(body) < 1000) not valid";
@@ -366,9 +483,13 @@ fn of_catalogue() -> Vec<Other> {
             of_table(&["TriggerDisabled", "FenceDown"], "public.leaf", "alter table leaf disable trigger all", &repairs)
         }),
         wide(OFF, "an index", |_, _| {
-            let set = |valid| format!("update pg_catalog.pg_index set indisvalid = {valid} where indexrelid = 'leaf_body'::regclass");
+            let set = |valid| {
+                format!("update pg_catalog.pg_index set indisvalid = {valid} where indexrelid = 'leaf_body'::regclass")
+            };
             of_table(&["IndexInvalid"], "public.leaf", &set(false), &set(true))
         }),
-        wide(FENCE, "switched off", move |_, _| of_table(&["FenceDown"], "public.leaf", "alter table leaf disable trigger user", &enable_again)),
+        wide(FENCE, "switched off", move |_, _| {
+            of_table(&["FenceDown"], "public.leaf", "alter table leaf disable trigger user", &enable_again)
+        }),
     ]
 }

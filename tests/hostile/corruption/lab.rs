@@ -72,9 +72,13 @@ pub struct Told {
 }
 
 fn with_columns(sql: &str) -> String {
-    let columns = |cells: &[Cell]| cells.iter().map(|cell| format!("{} {}", cell.column, cell.kind)).collect::<Vec<_>>().join(", ");
+    let columns = |cells: &[Cell]| {
+        cells.iter().map(|cell| format!("{} {}", cell.column, cell.kind)).collect::<Vec<_>>().join(", ")
+    };
     let names = |cells: &[Cell]| cells.iter().map(|cell| cell.column).collect::<Vec<_>>().join(", ");
-    let values = |cells: &[Cell]| cells.iter().map(|cell| format!("({})::{}", cell.value, cell.kind)).collect::<Vec<_>>().join(", ");
+    let values = |cells: &[Cell]| {
+        cells.iter().map(|cell| format!("({})::{}", cell.value, cell.kind)).collect::<Vec<_>>().join(", ")
+    };
     sql.replace("BINARY_COLUMNS", &names(BINARY))
         .replace("BINARY_VALUES", &values(BINARY))
         .replace("TEXT_COLUMNS", &names(TEXT))
@@ -86,11 +90,7 @@ fn with_columns(sql: &str) -> String {
 impl Lab {
     pub async fn new() -> Self {
         let schema = with_columns(TABLES);
-        let dataset = rooted(
-            "public.customer",
-            "id",
-            &[("public.pairing", &["specimen"])],
-        );
+        let dataset = rooted("public.customer", "id", &[("public.pairing", &["specimen"])]);
         let project = Project::with(&format!("{schema}{}", with_columns(ROWS)), dataset);
         project.done(None, Task::Prepare {}).await;
         for (cohort, condition) in [("one", "rank <= 3"), ("other", "rank > 3")] {
@@ -114,7 +114,8 @@ impl Lab {
         let customers = first(column("select id::text from customer where rank <= 3 order by id").await);
         let specimens = first(column(&format!("select x.id::text from specimen x {ours}")).await);
         let oddities = first(column(&format!("select x.id::text from oddity x {ours}")).await);
-        let of_specimen = "join specimen s on s.id = x.specimen join customer c on c.id = s.customer where c.rank <= 3 order by 1, 2";
+        let of_specimen =
+            "join specimen s on s.id = x.specimen join customer c on c.id = s.customer where c.rank <= 3 order by 1, 2";
         let pairings = column(&format!("select x.specimen::text, x.oddity::text from pairing x {of_specimen}")).await;
         let leaves = column(&format!("select x.code, x.specimen::text, x.currency from leaf x {of_specimen}")).await;
         let stranger = first(column("select id::text from customer where rank = 5").await).remove(0);
@@ -148,7 +149,7 @@ impl Lab {
 
     /// The rows that the lines name come back from the pristine copy.
     pub async fn repair(&self, case: &Case, name: &str) {
-        let mut sql = String::from("begin;");
+        let mut sql = format!("begin; {};", case.repairs);
         for (table, key) in &case.lines {
             let bare = table.strip_prefix("public.").unwrap();
             let columns: &[&str] = match bare {
@@ -156,14 +157,14 @@ impl Lab {
                 "pairing" => &["specimen", "oddity"],
                 _ => &["id"],
             };
-            let same: Vec<String> = columns.iter().zip(key).map(|(column, value)| format!("{column} = '{value}'")).collect();
+            let same: Vec<String> =
+                columns.iter().zip(key).map(|(column, value)| format!("{column} = '{value}'")).collect();
             let same = same.join(" and ");
             sql.push_str(&format!(
                 "delete from {bare} where {same}; insert into {bare} overriding system value select * from keep_{bare} where {same};"
             ));
         }
-        sql.push_str(&case.repairs);
-        sql.push_str("; commit");
+        sql.push_str("commit");
         self.stranger(&sql, name).await;
     }
 
@@ -191,7 +192,8 @@ impl Lab {
             .unwrap();
         let message = std::fs::read_to_string(&settings.termination_path).unwrap();
         let report = Report::from_termination_message(&message).unwrap();
-        let printed = [output.stdout.as_slice(), &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let printed =
+            [output.stdout.as_slice(), &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         self.told(output.status.code().unwrap(), report, format!("{message}{}", printed.concat()))
     }
 
@@ -202,7 +204,8 @@ impl Lab {
             let text = std::fs::read_to_string(&path).unwrap();
             for line in text.lines() {
                 let line: serde_json::Value = serde_json::from_str(line).unwrap();
-                let key = line["key"].as_array().unwrap().iter().map(|part| part.as_str().unwrap().to_owned()).collect();
+                let key =
+                    line["key"].as_array().unwrap().iter().map(|part| part.as_str().unwrap().to_owned()).collect();
                 lines.insert((line["table"].as_str().unwrap().to_owned(), key));
             }
             std::fs::remove_file(path).unwrap();
