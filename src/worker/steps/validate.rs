@@ -25,18 +25,23 @@ pub async fn run(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
 }
 
 async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
-    let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(job).await?;
-    let expected = expected(&cohort, &sides).await?;
-    let mut evidence = Evidence::new(job);
+    judge(&cohort, &mut sides, checks).await
+}
+
+/// Everything but the opening of the sessions: reads both sides anew each time, the catalogues as they were when the cohort was opened.
+pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair]) -> Result<Report, Error> {
+    let started = Instant::now();
+    let expected = expected(cohort, sides).await?;
+    let mut evidence = Evidence::new(cohort.job);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
-    let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
+    let rows = rows(cohort, sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
-    findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
-    findings.extend(pairs_on_a_moving_source(&cohort, &mut sides, checks, (&expected, &rows.drift)).await?);
+    findings.extend(references(cohort, sides, &mut evidence).await?);
+    findings.extend(pairs_on_a_moving_source(cohort, sides, checks, (&expected, &rows.drift)).await?);
     let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker).count();
     let result = if blockers == 0 { ReportResult::Pass } else { ReportResult::Fail };
-    let mut report = cohort.report(&sides, result).await?;
+    let mut report = cohort.report(sides, result).await?;
     report.digest = Some(digest_of(&expected)?);
     evidence.finish(&mut report).await?;
     for (name, count) in [
