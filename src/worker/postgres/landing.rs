@@ -9,7 +9,7 @@ use tokio_postgres::{CopyInSink, IsolationLevel, Transaction};
 
 use super::bare;
 use super::fence;
-use super::identifier::{TableName, quote_identifier};
+use super::identifier::TableName;
 use super::ledger::Ownership;
 use super::model::Table;
 use super::relay::{Rows, Shape, relay};
@@ -97,20 +97,12 @@ impl<'s> Landing<'s> {
         );
         self.transaction.batch_execute(&create).await.map_err(failed())?;
         let sum = self.receive_into("pg_temp.godwit_replacing", rows, (table, shape)).await?;
-        let same_key: Vec<_> = table
-            .primary_key
-            .iter()
-            .map(|column| {
-                let column = quote_identifier(column);
-                format!("t.{column} = r.{column}")
-            })
-            .collect();
         let replace = format!(
             "analyze pg_temp.godwit_replacing;
              delete from {name} as t using pg_temp.godwit_replacing as r where {};
              insert into {name} ({columns}) overriding system value select {columns} from pg_temp.godwit_replacing;
              drop table pg_temp.godwit_replacing",
-            same_key.join(" and ")
+            table.same_key("t", "r")
         );
         self.transaction.batch_execute(&replace).await.map_err(failed())?;
         Ok(sum)

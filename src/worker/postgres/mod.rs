@@ -23,6 +23,7 @@ pub mod landing;
 pub mod ledger;
 pub mod manifest;
 pub mod model;
+pub mod obstacle;
 pub mod partition;
 pub mod relay;
 pub mod remnant;

@@ -38,6 +38,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
     refuse(cohort.keys_about_to_meet(&sides).await?)?;
+    cohort.refuse_firing(&sides.target).await?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
     for session in [&sides.source, &sides.target] {
         session.run("analyse the members", "analyze godwit.member").await?;

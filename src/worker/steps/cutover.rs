@@ -71,6 +71,10 @@ type Timings = BTreeMap<&'static str, i64>;
 
 /// While the source still writes: brings what it wrote since the copy, so that little is left for the pause.
 async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership) -> Result<(), Error> {
+    cohort.refuse_firing(&sides.target).await?;
+    for (session, catalog) in [(&sides.source, &cohort.source_catalog), (&sides.target, &cohort.target_catalog)] {
+        refuse(soundness::fence_down(&**session, (&cohort.scope, catalog), session.side()).await?)?;
+    }
     if cohort.remainder {
         newborn::take_in(cohort, sides, Side::Source).await?;
     }
@@ -122,7 +126,7 @@ async fn cross(
 
 async fn sequences(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<Vec<Finding>, Error> {
     let target = snapshot::of(&mut sides.target).await?;
-    soundness::sequences_behind(&target, (&cohort.scope, &cohort.target_catalog)).await
+    soundness::sequences_behind(&target, (&cohort.scope, &cohort.target_catalog), &cohort.source_catalog).await
 }
 
 /// Makes the target's rows the source's and proves it, in one landing; the restore point is written in the same read.

@@ -29,7 +29,9 @@ use crate::worker::postgres::row::{Sum, fields};
 use crate::worker::postgres::session::Session;
 
 /// What a crash may cost, and what a transaction on the target may hold.
-const PIECE_BYTES: usize = 64 << 20;
+const PIECE_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=64 << 20;
+/// Pieces of a copy, if they are not too small or too large by that.
+const PIECES: u64 = 32;
 /// Checkpoints of pieces; a chunk's is its number.
 const PIECE: &str = "piece-";
 
@@ -52,7 +54,7 @@ pub async fn run(
     let Sides { source, target, .. } = &mut *sides;
     let load = async {
         let source = snapshot::of(source).await?;
-        let load = Load { cohort, source: &source, token: &token, ownership };
+        let load = Load { cohort, source: &source, token: &token, ownership, piece: piece_of(&cohort.scope.owned) };
         let mut sums = landed.sums;
         let whole = load.is_everybody().await?;
         // The largest first: its keys are built while the others load.
@@ -74,6 +76,12 @@ pub async fn run(
     let (sums, ()) = futures::try_join!(load, lane.work(&mut builder))?;
     build_references(&references, (&mut sides.target, &mut builder), &token).await?;
     finish(cohort, sides, ownership, (sums, chunks)).await
+}
+
+/// A share of everything, so that a crash costs a small part of a small copy as well.
+fn piece_of(tables: &[OwnedTable]) -> usize {
+    let all: u64 = tables.iter().map(|owned| owned.table.bytes).sum();
+    usize::try_from((all / PIECES).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end())).unwrap_or(usize::MAX)
 }
 
 /// What earlier attempts landed.
@@ -104,6 +112,8 @@ struct Load<'a> {
     source: &'a Transaction<'a>,
     token: &'a crate::worker::postgres::token::Token,
     ownership: &'a Ownership,
+    /// Bytes of a piece.
+    piece: usize,
 }
 
 impl Load<'_> {
@@ -148,7 +158,7 @@ impl Load<'_> {
             let sink = landing.open((table, shape)).await?;
             let wanted =
                 |row: &[u8]| Ok(!again || key_of(row, (&types, shape))?.is_none_or(|key| there.get(key).is_none()));
-            let sum = pieces.relay(sink, table, PIECE_BYTES, wanted).await?;
+            let sum = pieces.relay(sink, table, self.piece, wanted).await?;
             let state = ChunkState { tables: BTreeMap::from([(name.clone(), sum)]) };
             let state =
                 serde_json::to_value(&state).map_err(|source| Error::Json { what: "a piece's checkpoint", source })?;

@@ -12,11 +12,12 @@ use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::reporting::{blocker, milliseconds, signed};
 use super::{pairs, resume, snapshot};
-use crate::contract::{Finding, QueryPair, Report, ReportResult, Severity, exit};
+use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::checksum::{Checksums, Verdict};
 use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};
 use crate::worker::postgres::keys::{Counts, KeyTable};
 use crate::worker::postgres::ledger;
+use crate::worker::postgres::model::entry;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::{closure, soundness};
 use crate::worker::storage;
@@ -27,19 +28,24 @@ pub async fn run(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
 }
 
 async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
-    let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(job).await?;
-    let expected = expected(&cohort, &sides).await?;
-    let mut evidence = Evidence::new(job);
+    judge(&cohort, &mut sides, checks).await
+}
+
+/// Everything but the opening of the sessions: reads both sides anew each time, the catalogues as they were when the cohort was opened.
+pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair]) -> Result<Report, Error> {
+    let started = Instant::now();
+    let expected = expected(cohort, sides).await?;
+    let mut evidence = Evidence::new(cohort.job);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
-    findings.extend(cohort.keys_about_to_meet(&sides).await?);
-    let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
+    findings.extend(cohort.keys_about_to_meet(sides).await?);
+    let rows = rows(cohort, sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
-    findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
-    findings.extend(pairs_on_a_moving_source(&cohort, &mut sides, checks, (&expected, &rows.drift)).await?);
+    findings.extend(references(cohort, sides, &mut evidence).await?);
+    findings.extend(pairs_on_a_moving_source(cohort, sides, checks, (&expected, &rows.drift)).await?);
     let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker).count();
     let result = if blockers == 0 { ReportResult::Pass } else { ReportResult::Fail };
-    let mut report = cohort.report(&sides, result).await?;
+    let mut report = cohort.report(sides, result).await?;
     report.digest = Some(digest_of(&expected)?);
     evidence.finish(&mut report).await?;
     for (name, count) in [
@@ -190,7 +196,7 @@ async fn read_table(
     Ok(TableRead { copied: digests.1.total(), keys, counts })
 }
 
-/// Closure of the cohort's rows and of whole tables, constraints out of force, sequences behind.
+/// Closure of the cohort's rows and of whole tables, checks, constraints out of force, sequences behind, the fences.
 async fn references(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
@@ -200,6 +206,10 @@ async fn references(
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     let mut violations = closure::of_entry(&target, catalogue, cohort.entry, None).await?;
     violations.extend(closure::of_whole_tables(&target, catalogue).await?);
+    violations.extend(closure::of_checks(&target, catalogue, cohort.entry).await?);
+    if ledger::ownership(&target, entry::UNASSIGNED).await?.owner == Owner::Source {
+        violations.extend(closure::of_nobody(&target, &cohort.scope).await?);
+    }
     let mut findings = Vec::new();
     for violation in &violations {
         evidence.violation(&target, violation).await?;
@@ -208,8 +218,11 @@ async fn references(
             findings.push(finding);
         }
     }
-    findings.extend(soundness::out_of_force(&target, &cohort.scope).await?);
-    findings.extend(soundness::sequences_behind(&target, catalogue).await?);
+    let source = &cohort.source_catalog;
+    findings.extend(soundness::out_of_force(&target, (&cohort.scope, source)).await?);
+    findings.extend(soundness::sequences_behind(&target, catalogue, source).await?);
+    findings.extend(soundness::fence_down(&target, catalogue, "target").await?);
+    findings.extend(soundness::fence_down(&*sides.source, (&cohort.scope, source), "source").await?);
     Ok(findings)
 }
 
