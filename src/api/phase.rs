@@ -11,7 +11,7 @@ macro_rules! phases {
             /// In the order in which the documentation names them.
             pub const ALL: &'static [Self] = &[$(Self::$phase),+];
 
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$phase => stringify!($phase)),+ }
             }
         }

@@ -9,11 +9,13 @@ use crate::api::status::RollbackStatus;
 use crate::api::{CohortStatus, DurationString};
 
 use super::attempt::{self};
+use super::cohort_outcome::plan_of;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
+use super::migration::{departs_from_preparation, spec_changed};
 use super::observed::{MigrationView, ObservedCohort};
-use super::pass::{Pass, Words};
+use super::pass::{FORMER_JOB, Pass, Words};
 use super::record::{evidence_for, note_history};
 use super::revert;
 use super::step::CohortStep;
@@ -22,6 +24,11 @@ use super::{check, digest, task, trigger};
 /// The step that a status stands at; text that is none of ours counts as Pending, where nothing has been written.
 pub fn step_of(status: &CohortStatus) -> CohortStep {
     status.step.as_ref().and_then(|step| CohortStep::parse(&step.name)).unwrap_or(CohortStep::Pending)
+}
+
+/// Started under another Migration than the one of this uid: a deleted one of the same name.
+pub fn is_of_another_migration(status: &CohortStatus, uid: &str) -> bool {
+    step_of(status) != CohortStep::Pending && status.migration_uid.as_deref().is_some_and(|started| started != uid)
 }
 
 /// What should happen next.
@@ -33,6 +40,13 @@ pub fn decide(seen: &ObservedCohort, now: Timestamp) -> Decision<CohortStatus> {
             reason::MIGRATION_NOT_FOUND,
             format!("There is no Migration {}; create it, or delete this Cohort", seen.spec.migration_ref.name),
         )),
+        Some(migration) if is_of_another_migration(&seen.status, &migration.object.uid) => {
+            let told = format!(
+                "This Cohort was started under a Migration {} that was deleted; delete the Cohort and create it again",
+                migration.object.name
+            );
+            Situation::NeedsHuman(Why::new(reason::MIGRATION_REPLACED, told))
+        }
         Some(migration) => pass.run(migration),
     };
     pass.finish(&situation)
@@ -117,7 +131,8 @@ impl Cohorts<'_> {
             let told = format!("Migration {} is being deleted; no step starts", migration.object.name);
             return Situation::Holding(Why::new(reason::MIGRATION_DELETING, told));
         }
-        if step == CohortStep::Cutover && !self.validated(migration) {
+        let on_target = self.status.owner.as_deref() == Some("Target");
+        if step == CohortStep::Cutover && !on_target && !self.validated(migration) {
             self.enter(CohortStep::Validate, "the validation rules were changed");
             return self.hold_or_start(migration, CohortStep::Validate);
         }
@@ -130,6 +145,7 @@ impl Cohorts<'_> {
             }
             None if step == CohortStep::Pending => {
                 self.status.start_time = self.status.start_time.take().or(Some(Time(self.now)));
+                self.status.migration_uid = Some(migration.object.uid.clone());
                 self.enter(CohortStep::Select, "admitted");
                 self.carry_out(CohortStep::Select, migration)
             }
@@ -145,7 +161,9 @@ impl Cohorts<'_> {
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
         let message = running_message(step, self.status.rollback.as_ref());
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        let seen = self.seen;
+        let plan = || seen.migration.as_ref().map_or_else(String::new, |migration| plan_of(step, migration));
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
@@ -158,10 +176,18 @@ impl Cohorts<'_> {
             let told = "The namespace is being deleted; nothing can be started in it";
             return Situation::NeedsHuman(Why::new(reason::NAMESPACE_TERMINATING, told));
         }
+        // Holds on the way back too: it would go over other rows than went forward. A deletion must end all the same.
+        let deleted = self.seen.object.deleted_at.is_some();
+        if !deleted && departs_from_preparation(&migration.status, &migration.spec) {
+            return Situation::NeedsHuman(spec_changed());
+        }
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
         }
-        self.start_attempt();
+        if self.stray_in_the_way(&CohortStep::ALL.map(CohortStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
+        }
+        self.start_attempt(plan_of(step, migration));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -202,7 +228,10 @@ impl Cohorts<'_> {
             return Situation::Holding(Why::new(reason::SOAKING, format!("Watched on the target until {end}")));
         }
         if let Some(evidence) = trigger::undecided(&migration.spec, &self.status, self.now) {
-            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}");
+            let names = migration.spec.triggers.iter().map(|trigger| trigger.check.as_str());
+            let kept = check::kept(names, &self.status.checks, &self.seen.jobs);
+            let kept = kept.map_or_else(String::new, |kept| format!("; {kept}"));
+            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}{kept}");
             return Situation::Holding(Why::new(reason::GATE_INCONCLUSIVE, told));
         }
         self.enter(CohortStep::Done, "the soak is over");
@@ -252,7 +281,10 @@ impl Cohorts<'_> {
         if !self.seen.object.has_finalizer {
             return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
         }
-        let migration = self.seen.migration.as_ref().filter(|migration| migration.object.deleted_at.is_none());
+        let own = |migration: &&MigrationView| {
+            migration.object.deleted_at.is_none() && !is_of_another_migration(&self.seen.status, &migration.object.uid)
+        };
+        let migration = self.seen.migration.as_ref().filter(own);
         let step = self.step();
         let at_rest =
             matches!(step, CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack);

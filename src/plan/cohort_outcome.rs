@@ -3,9 +3,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::api::condition::reason;
 use crate::api::migration::OnFailure;
 use crate::api::status::PlanStatus;
-use crate::contract::{Owner, Report};
+use crate::contract::{Owner, Report, Severity, code};
 
 use super::attempt::{Attempt, Refusal};
 use super::cohort::Cohorts;
@@ -56,11 +57,8 @@ impl Cohorts<'_> {
     /// The attempt passed: its evidence is kept and the next step begins.
     fn pass_step(&mut self, current: CohortStep, report: &Report, migration: &MigrationView) {
         self.keep_ownership(report);
-        let plan = if current == CohortStep::Validate {
-            digest::validation(&migration.spec)
-        } else {
-            digest::data(&migration.spec)
-        };
+        // Counts for what the Job worked with: the spec may have been edited while it ran.
+        let plan = self.plan_of_attempt().unwrap_or_else(|| plan_of(current, migration));
         put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
         if !report.findings.is_empty() {
             self.status.findings = findings_of(&report.findings);
@@ -79,6 +77,11 @@ impl Cohorts<'_> {
             _ => {}
         }
         let told = summary(current, report);
+        if current == CohortStep::Select && report.owner == Some(Owner::Target) {
+            // Our status was edited or lost: the ledger knows of a cutover, which Cutover completes and tells again.
+            self.enter(CohortStep::Cutover, "the ledger says that the target owns these customers already");
+            return;
+        }
         self.enter(current.next(), &told);
     }
 
@@ -90,13 +93,15 @@ impl Cohorts<'_> {
             self.status.findings = findings_of(&report.findings);
         }
         self.notes.push(Note::warning(refused_reason(current), current.as_str(), refusal.message.clone()));
-        self.stall(refusal.reason, &refusal.message);
+        self.stall(reason_of(refusal), &refusal.message);
         self.give_up(current, migration);
     }
 
     /// The step failed for good: undone by itself where the user wants it, else a person decides.
     fn give_up(&mut self, current: CohortStep, migration: &MigrationView) {
-        let undo = matches!(current, CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover);
+        // With keys about to run out nothing is wrong with what was copied: a person makes room, and it goes on.
+        let keys = self.stalled().is_some_and(|stalled| stalled.reason == reason::KEY_RANGE_SPENT);
+        let undo = matches!(current, CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover) && !keys;
         if !undo || migration.spec.rollout.on_failure != OnFailure::Revert || self.status.rollback.is_some() {
             return;
         }
@@ -125,6 +130,31 @@ impl Cohorts<'_> {
         let generation = migration.object.generation;
         let digest = digest::cohort_plan(&migration.spec, selection);
         self.status.plan = Some(PlanStatus { digest, observed_generation: generation });
+    }
+}
+
+/// The part of the spec that a step's result depends on.
+pub(super) fn plan_of(step: CohortStep, migration: &MigrationView) -> String {
+    match step {
+        CohortStep::Validate => digest::validation(&migration.spec),
+        _ => digest::data(&migration.spec),
+    }
+}
+
+/// A reason of its own where all that is in the way has a name of its own.
+fn reason_of(refusal: &Refusal) -> &'static str {
+    let findings = refusal.report.iter().flat_map(|report| &report.findings);
+    let mut blockers = findings.filter(|finding| finding.severity == Severity::Blocker).map(|finding| &*finding.code);
+    let Some(first) = blockers.next() else { return refusal.reason };
+    if refusal.reason != reason::DATA_DIFFERS || blockers.any(|other| other != first) {
+        return refusal.reason;
+    }
+    match first {
+        code::SELECTION_EMPTY => reason::NO_CUSTOMERS_SELECTED,
+        code::COHORT_OVERLAP => reason::COHORTS_OVERLAP,
+        code::KEYS_UNKNOWN => reason::CUSTOMERS_UNKNOWN,
+        code::SEQUENCE_RESERVE_SPENT => reason::KEY_RANGE_SPENT,
+        _ => refusal.reason,
     }
 }
 

@@ -4,18 +4,18 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::MigrationStatus;
 use crate::api::check::TriggerAction;
 use crate::api::condition::reason;
 use crate::api::names::Verb;
 use crate::api::status::{PlanStatus, RollbackStatus};
+use crate::api::{MigrationSpec, MigrationStatus};
 
 use super::attempt::{self};
 use super::command;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::observed::{MigrationView, ObservedMigration};
-use super::pass::{Pass, Words};
+use super::pass::{FORMER_JOB, Pass, Words};
 use super::record::{bounded, evidence_for, note_history};
 use super::step::MigrationStep;
 use super::{check, digest, retreat, task};
@@ -142,8 +142,7 @@ impl Migrations<'_> {
 
     /// Whether what was prepared was prepared for another dataset or other systems.
     fn spec_changed(&self) -> bool {
-        let prepared = self.status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
-        prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(&self.seen.spec))
+        departs_from_preparation(&self.status, &self.seen.spec)
     }
 
     fn proceed(&mut self) -> Situation {
@@ -153,10 +152,20 @@ impl Migrations<'_> {
                 "Every customer is on the target; fences and ledger are gone",
             )),
             MigrationStep::RolledBack => retreat::rolled_back(self),
-            MigrationStep::Return => retreat::return_cohorts(self),
-            step @ MigrationStep::Reset => self.carry_out(step),
+            step @ (MigrationStep::Return | MigrationStep::Reset) => self.go_back(step),
             step => self.go_forward(step),
         }
+    }
+
+    /// Going back ignores suspension, gates and approvals, but not that it would go over other rows than went forward.
+    fn go_back(&mut self, step: MigrationStep) -> Situation {
+        if let Some(situation) = self.occupied(step) {
+            return situation;
+        }
+        if self.spec_changed() {
+            return Situation::NeedsHuman(spec_changed());
+        }
+        if step == MigrationStep::Return { retreat::return_cohorts(self) } else { self.carry_out(step) }
     }
 
     fn go_forward(&mut self, step: MigrationStep) -> Situation {
@@ -164,9 +173,7 @@ impl Migrations<'_> {
             return situation;
         }
         if self.spec_changed() {
-            let told =
-                "engine, dataset or storage differ from what was prepared; undo the change, or roll back and retry";
-            return Situation::NeedsHuman(Why::new(reason::SPEC_CHANGED, told));
+            return Situation::NeedsHuman(spec_changed());
         }
         if let Some(why) = self.paused() {
             self.admit_nobody_new();
@@ -217,7 +224,9 @@ impl Migrations<'_> {
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
         let message = format!("{} is under way", step.as_str());
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        let seen = self.seen;
+        let plan = || digest::data(&seen.spec);
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
@@ -233,7 +242,10 @@ impl Migrations<'_> {
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
         }
-        self.start_attempt();
+        if self.stray_in_the_way(&MigrationStep::ALL.map(MigrationStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
+        }
+        self.start_attempt(digest::data(&self.seen.spec));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -292,6 +304,19 @@ impl Migrations<'_> {
         };
         self.enter(MigrationStep::Assess, why);
     }
+}
+
+/// Whether engine, dataset or storage are others than those that Prepare worked with.
+pub(super) fn departs_from_preparation(status: &MigrationStatus, spec: &MigrationSpec) -> bool {
+    let prepared = status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
+    prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(spec))
+}
+
+/// What is said about it, on the Migration and on each of its Cohorts.
+pub(super) fn spec_changed() -> Why {
+    let told = "spec.engine, spec.dataset or spec.backup.storage of the Migration differ from what was prepared; undo the \
+                change. To move other rows, undo it, roll back, change it then and request a retry";
+    Why::new(reason::SPEC_CHANGED, told)
 }
 
 /// A rollback as it is recorded.

@@ -10,6 +10,7 @@ use crate::api::condition::reason;
 use super::admission::{self, Waiting};
 use super::approval::{self, Question};
 use super::check;
+use super::cohort;
 use super::conditions::{Situation, Why};
 use super::digest;
 use super::hold::gate_answer;
@@ -18,6 +19,18 @@ use super::record::evidence_for;
 use super::step::MigrationStep;
 
 impl Migrations<'_> {
+    /// A cohort that was started under a deleted Migration of this name: nothing is known here of what it says of itself.
+    fn cohort_of_another_migration(&self) -> Option<Why> {
+        let uid = &self.seen.object.uid;
+        let mut cohorts = self.seen.cohorts.iter().filter(|cohort| cohort.object.deleted_at.is_none());
+        let stranger = cohorts.find(|cohort| cohort::is_of_another_migration(&cohort.status, uid))?;
+        let name = &stranger.object.name;
+        let told = format!(
+            "Cohort {name} was started under a Migration of this name that was deleted; delete that Cohort and create it again"
+        );
+        Some(Why::new(reason::COHORT_NEEDS_ATTENTION, told))
+    }
+
     pub fn admit_nobody_new(&mut self) {
         let under_way: Vec<String> = self
             .seen
@@ -30,6 +43,10 @@ impl Migrations<'_> {
     }
 
     pub fn move_cohorts(&mut self) -> Situation {
+        if let Some(why) = self.cohort_of_another_migration() {
+            self.admit_nobody_new();
+            return Situation::Holding(why);
+        }
         let answer = admission::admit(&self.seen.cohorts, self.seen.spec.rollout.max_concurrent_cohorts);
         if answer.starts_new && self.backup_is_old() {
             self.admit_nobody_new();
@@ -62,14 +79,16 @@ impl Migrations<'_> {
 
     pub fn finalize(&mut self) -> Situation {
         // A cohort that went back meanwhile, or a new one, has to be moved first.
-        let all_done = admission::admit(&self.seen.cohorts, 1).waits_for == Waiting::Nothing;
+        let all_done = self.cohort_of_another_migration().is_none()
+            && admission::admit(&self.seen.cohorts, 1).waits_for == Waiting::Nothing;
         if !all_done {
             self.enter(MigrationStep::Move, "a cohort is not done");
             return self.move_cohorts();
         }
         let spec = &self.seen.spec;
         let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
-        if let Some(why) = gate_answer(&verdicts, "Finalize") {
+        let kept = check::kept(check::gates_before(spec, GatedStep::Finalize), &self.status.checks, &self.seen.jobs);
+        if let Some(why) = gate_answer(&verdicts, kept, "Finalize") {
             self.measure_needed();
             return Situation::Holding(why);
         }

@@ -31,7 +31,8 @@ impl Migrations<'_> {
     }
 
     fn pass_step(&mut self, current: MigrationStep, report: &Report) {
-        let plan = digest::data(&self.seen.spec);
+        // Counts for what the Job worked with: the spec may have been edited while it ran.
+        let plan = self.plan_of_attempt().unwrap_or_else(|| digest::data(&self.seen.spec));
         put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
         self.status.findings = findings_of(&report.findings);
         let prepared = evidence_for(&self.status.evidence, MigrationStep::Prepare.evidence(), &plan).is_some();

@@ -65,6 +65,8 @@ pub fn road(status: &CohortStatus) -> CohortStep {
     match step_of(status) {
         // Nothing was written for it.
         CohortStep::Pending => CohortStep::RolledBack,
+        // A ledger that knows of a cutover which this status does not (it was edited or lost) is asked, not overruled.
+        CohortStep::Select | CohortStep::Copy | CohortStep::Validate if !source_owns(status) => CohortStep::Freeze,
         CohortStep::Select | CohortStep::Copy | CohortStep::Validate => CohortStep::Discard,
         // A cutover that answered and left the source in charge wrote nothing that the target's users saw. One that gave
         // no answer may have got anywhere: only the road that asks both ledgers is safe.
@@ -86,6 +88,10 @@ pub fn class(status: &CohortStatus, closed: bool) -> ReversibilityClass {
     }
 }
 
+fn source_owns(status: &CohortStatus) -> bool {
+    matches!(status.owner.as_deref(), None | Some("Source"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +110,14 @@ mod tests {
             assert_eq!(road(&at(step, "Source")), CohortStep::Discard);
         }
         assert_eq!(road(&at(CohortStep::Pending, "Source")), CohortStep::RolledBack);
+    }
+
+    #[test]
+    fn a_cohort_that_the_ledger_gives_to_the_target_is_never_discarded_whatever_its_step_says() {
+        for step in [CohortStep::Select, CohortStep::Copy, CohortStep::Validate] {
+            assert_eq!(road(&at(step, "Target")), CohortStep::Freeze);
+            assert_eq!(road(&at(step, "None")), CohortStep::Freeze);
+        }
     }
 
     #[test]

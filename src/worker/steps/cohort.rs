@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::reporting::blocker;
-use crate::contract::{Identity, Owner, Report, ReportResult, exit};
+use crate::contract::{Finding, Identity, Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Catalog, Scope, entry};
 use crate::worker::postgres::restore_point::Reference;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{catalog, fence};
+use crate::worker::postgres::{catalog, fence, sequence, split};
 use crate::worker::{Error, Job};
 
 /// Both databases, each with the token of this attempt.
@@ -132,6 +132,12 @@ impl<'j> Cohort<'j> {
     pub async fn customers(&self, session: &Session) -> Result<i64, Error> {
         let count = format!("select count(*) from godwit.member where entry = {}", self.entry);
         session.number("count the cohort's customers", &count).await
+    }
+
+    /// A finding for each sequence from which both sides are about to draw the same keys: then nothing more is moved.
+    pub async fn keys_about_to_meet(&self, sides: &Sides) -> Result<Vec<Finding>, Error> {
+        let splits = split::load(&sides.target, &self.job.input.migration.uid).await?;
+        sequence::watch(&sides.source, &sides.target, &splits).await
     }
 
     /// A report with the cohort's ownership as the ledgers have it now.
