@@ -28,9 +28,8 @@ async fn a_commit_without_an_answer_is_resolved_by_what_the_ledger_says() {
                 places.remove(gone);
             }
         }
-        for (number, place) in places.into_iter().enumerate() {
-            let scene = Arc::clone(scene);
-            cases.push(Case { road: road(&scene, number), scene, place, fault: Fault::Cut });
+        for place in places {
+            cases.push(Case { scene: Arc::clone(scene), place, fault: Fault::Cut, road: Road::On });
         }
     }
     play_all(&life.servers, ("answer lost", LANES), cases).await;
