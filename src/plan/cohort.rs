@@ -184,7 +184,7 @@ impl Cohorts<'_> {
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
         }
-        if self.stray_in_the_way(CohortStep::ALL.into_iter().map(CohortStep::as_str)) {
+        if self.stray_in_the_way(&CohortStep::ALL.map(CohortStep::as_str)) {
             return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
         self.start_attempt(plan_of(step, migration));

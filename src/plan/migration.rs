@@ -242,7 +242,7 @@ impl Migrations<'_> {
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
         }
-        if self.stray_in_the_way(MigrationStep::ALL.into_iter().map(MigrationStep::as_str)) {
+        if self.stray_in_the_way(&MigrationStep::ALL.map(MigrationStep::as_str)) {
             return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
         self.start_attempt(digest::data(&self.seen.spec));

@@ -318,12 +318,12 @@ impl<'a, O: Observed> Pass<'a, O> {
 
     /// A Job of one of these steps that no record names has not ended: of a status that was edited or lost, or of an operator
     /// that was deposed. Nothing is started beside it; `stop_strays` ends it.
-    pub fn stray_in_the_way(&mut self, steps: impl Iterator<Item = &'static str> + Clone) -> bool {
+    pub fn stray_in_the_way(&mut self, steps: &[&str]) -> bool {
         let ObjectFacts { uid, name: owner, .. } = self.seen.object();
         let found = self.seen.jobs().iter().any(|(name, state)| {
             let attempt = name.rsplit('-').nth(1).and_then(|text| text.parse().ok());
             let of_step = |step: &str| attempt.is_some_and(|attempt| *name == job_name(uid, owner, step, attempt));
-            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.clone().any(of_step)
+            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.iter().any(|step| of_step(step))
         });
         if found {
             self.wake_in(PROGRESS_POLL);
