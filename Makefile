@@ -84,6 +84,10 @@ test-chart: $(HELM) ## the chart: lint, schema, rendered output
 test-node: $(CLUSTER_TOOL) $(HELM) images ## both demos on a real node, asserted
 	cargo test --locked --test node -- --nocapture
 
+.PHONY: bench
+bench: postgres-server ## how fast it moves, against psql, pgcopydb and pg_dump; GODWIT_BENCH_SCALE=0.1 for a small one
+	cargo bench --locked --bench moves
+
 .PHONY: images
 images: $(CLUSTER_TOOL) ## images without a registry: godwit and the demo's CRM
 	cargo build --release --locked --bin godwit --example crm

@@ -323,7 +323,7 @@ impl<'a, O: Observed> Pass<'a, O> {
         let found = self.seen.jobs().iter().any(|(name, state)| {
             let attempt = name.rsplit('-').nth(1).and_then(|text| text.parse().ok());
             let of_step = |step: &str| attempt.is_some_and(|attempt| *name == job_name(uid, owner, step, attempt));
-            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.iter().any(|step| of_step(step))
+            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.iter().copied().any(of_step)
         });
         if found {
             self.wake_in(PROGRESS_POLL);

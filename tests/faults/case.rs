@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use godwit::contract::{Side, Task, exit};
+use tokio_postgres::Client;
 
 use crate::life::Scene;
-use crate::prints::{Facts, differences, finished_chunks, owners};
+use crate::prints::{Facts, Print, differences, finished_chunks, owners};
 use crate::server::Servers;
 use crate::wire::Place;
 use crate::world::{Fault, Run, World, subject};
@@ -113,7 +114,7 @@ impl Case {
         if !matches!(self.scene.task, Task::Prepare {}) && source.iter().any(two) {
             return Err(format!("two owners: {source:?} and {target:?}"));
         }
-        let print = world.print().await;
+        let print = Print::take(&clients).await;
         let strangers = match self.scene.cohort {
             Some("first") => "(last)",
             Some(_) => "(first)",
@@ -123,21 +124,23 @@ impl Case {
     }
 
     async fn arrived(&self, world: &World) -> Result<(), String> {
-        let print = world.print().await;
+        let clients = world.clients().await;
+        let print = Print::take(&clients).await;
         same(&print.rows, &self.scene.after.rows, "rows")?;
         same(&print.ledger, &self.scene.after.ledger, "ledgers")?;
-        one_story(world).await.map(drop)
+        one_story(&clients).await.map(drop)
     }
 
     async fn back(&self, world: &World) -> Result<(), String> {
-        let print = world.print().await;
+        let clients = world.clients().await;
+        let print = Print::take(&clients).await;
         let (stage, home) = (&self.scene.stage.print, &self.scene.home.print);
         same(&print.rows_of(&["Source"]), &stage.rows_of(&["Source"]), "rows of the source")?;
         for cohort in ["(first)", "(last)", "(all)"] {
-            let there = |print: &crate::prints::Print| print.rows_of(&["Target", cohort]);
+            let there = |print: &Print| print.rows_of(&["Target", cohort]);
             same(&there(&print), &there(home), "rows of the target")?;
         }
-        let owners = one_story(world).await?;
+        let owners = one_story(&clients).await?;
         let subjects: &[&str] = match self.scene.cohort {
             Some("last") => &["last", "unassigned", "reference"],
             Some(name) => &[name],
@@ -161,8 +164,7 @@ fn same(found: &Facts, expected: &Facts, what: &str) -> Result<(), String> {
 }
 
 /// Both ledgers tell the same owner and epoch of every entry.
-pub async fn one_story(world: &World) -> Result<BTreeMap<String, (String, i64)>, String> {
-    let clients = world.clients().await;
+pub async fn one_story(clients: &BTreeMap<Side, Client>) -> Result<BTreeMap<String, (String, i64)>, String> {
     let (mut source, mut target) = (owners(&clients[&Side::Source]).await, owners(&clients[&Side::Target]).await);
     if source.is_empty() || target.is_empty() {
         return Ok(target);

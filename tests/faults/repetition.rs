@@ -52,7 +52,7 @@ async fn a_copy_killed_in_the_middle_repeats_one_chunk_at_most() {
         let mut now = finished_chunks(&target, &subject(scene.cohort)).await;
         now.retain(|name, _| landed.contains_key(name));
         assert_eq!(now, landed, "row versions of finished chunks");
-        let (bytes, rows, time) = work(&scene, killed, &runs, all);
+        let (bytes, rows, time) = work(&scene, &killed, &runs, all);
         println!(
             "copy of 24 chunks killed at {place}: {bytes:.3} of the bytes, {rows:.3} of the rows, {time:.2} of the time"
         );
@@ -63,8 +63,8 @@ async fn a_copy_killed_in_the_middle_repeats_one_chunk_at_most() {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ratios for people")]
-fn work(scene: &Scene, killed: Run, runs: &[Run], all: u64) -> (f64, f64, f64) {
-    let runs: Vec<&Run> = runs.iter().chain([&killed]).collect();
+fn work(scene: &Scene, killed: &Run, runs: &[Run], all: u64) -> (f64, f64, f64) {
+    let runs: Vec<&Run> = runs.iter().chain([killed]).collect();
     let bytes: u64 = runs.iter().map(|run| run.bytes()).sum();
     let rows: u64 = runs.iter().map(|run| run.traffic[&Side::Target].rows_up).sum();
     let time: f64 = runs.iter().map(|run| run.time.as_secs_f64()).sum();

@@ -10,6 +10,7 @@ use godwit::contract::{Side, exit};
 use crate::case::{LANES, is_left_out, one_story, refuse_other_ends, until_done};
 use crate::kills::{checkpoints, on_the_wire};
 use crate::life::{Life, Scene};
+use crate::prints::Print;
 use crate::random::Random;
 use crate::server::Servers;
 use crate::wire::{Place, Verdict};
@@ -69,11 +70,12 @@ impl Duel {
         if !newer.is_done() {
             until_done(world, &mut step).await?;
         }
-        let print = world.print().await;
+        let clients = world.clients().await;
+        let print = Print::take(&clients).await;
         if print != self.scene.after {
             return Err(format!("{:?}\nexpected {:?}", print, self.scene.after));
         }
-        one_story(world).await?;
+        one_story(&clients).await?;
         Ok(code)
     }
 }

@@ -3,14 +3,16 @@
 //! Called by the test in `main.rs`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::audit::{self, Event};
+use crate::cluster::Cluster;
 use crate::facts::{self, Expected, Facts};
 use crate::plan::{Plan, Pods, Subject};
 use crate::run::Run;
@@ -26,13 +28,23 @@ const REST: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(15);
 
 /// What undisturbed runs did.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct References {
     writes: HashMap<Subject, Vec<Sent>>,
     expected: HashMap<Subject, Expected>,
 }
 
 impl References {
+    /// What was written down before; `None`: nothing was.
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, serde_json::to_string(self).unwrap()).unwrap();
+    }
+
     pub fn writes(&self, subject: Subject) -> Vec<Sent> {
         self.writes[&subject].clone()
     }
@@ -45,7 +57,7 @@ pub struct Verdict {
     pub writes: usize,
     pub processes: usize,
     pub fired: usize,
-    pub folder: std::path::PathBuf,
+    pub folder: PathBuf,
 }
 
 pub struct Batch {
@@ -54,8 +66,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub async fn begin(name: &str) -> Self {
-        Self { stage: Arc::new(Stage::up(name).await), runs: Vec::new() }
+    pub async fn begin(cluster: &Cluster, folder: PathBuf) -> Self {
+        Self { stage: Arc::new(Stage::on(cluster, folder).await), runs: Vec::new() }
     }
 
     /// Plays these plans, some at a time, and leaves their operators running.
@@ -228,6 +240,6 @@ pub fn summary(verdicts: &[Verdict]) -> String {
     format!(
         "{}\n  mean time of a run {:.1} s",
         lines.collect::<Vec<_>>().join("\n"),
-        took.as_secs_f64() / verdicts.len().max(1) as f64
+        took.as_secs_f64() / f64::from(u32::try_from(verdicts.len().max(1)).unwrap_or(u32::MAX))
     )
 }

@@ -77,8 +77,16 @@ fn action(class: &str, turn: usize, dice: &mut Dice) -> Action {
     }
 }
 
+/// What plans are drawn over: a story, and its writes when nothing is disturbed.
+struct Undisturbed {
+    subject: Subject,
+    writes: Vec<Sent>,
+    seed: u64,
+}
+
 /// One plan of this class; `turn` walks through its variants.
-fn drawn(class: &str, subject: Subject, writes: &[Sent], turn: usize, seed: u64, dice: &mut Dice) -> Plan {
+fn drawn(class: &str, over: &Undisturbed, turn: usize, dice: &mut Dice) -> Plan {
+    let Undisturbed { subject, writes, seed } = over;
     let pods = if dice.throw(4) == 0 { Pods::AtOnce } else { Pods::WhenSeen };
     let first = dice.throw(writes.len());
     let faults = match class {
@@ -95,7 +103,7 @@ fn drawn(class: &str, subject: Subject, writes: &[Sent], turn: usize, seed: u64,
         }
         class => vec![Fault { at: trigger(writes, first), action: action(class, turn, dice) }],
     };
-    Plan { seed, subject, pods, faults }
+    Plan { seed: *seed, subject: *subject, pods, faults }
 }
 
 /// The seeded sample: at least this many plans, over all classes and subjects.
@@ -105,7 +113,8 @@ pub fn sample(count: usize, seed: u64, writes: impl Fn(Subject) -> Vec<Sent>) ->
     for turn in 0..count {
         let subject = Subject::ALL[turn % Subject::ALL.len()];
         let class = SAMPLE[(turn / Subject::ALL.len()) % SAMPLE.len()];
-        let plan = drawn(class, subject, &writes(subject), turn, seed, &mut dice);
+        let over = Undisturbed { subject, writes: writes(subject), seed };
+        let plan = drawn(class, &over, turn, &mut dice);
         if plans.iter().all(|known| known.name() != plan.name()) {
             plans.push(plan);
         }
@@ -118,20 +127,68 @@ pub fn sweep(seed: u64, writes: impl Fn(Subject) -> Vec<Sent>) -> Vec<Plan> {
     let mut dice = Dice::new(seed);
     let mut plans: Vec<Plan> = Vec::new();
     for subject in Subject::ALL {
-        let writes = writes(subject);
+        let over = Undisturbed { subject, writes: writes(subject), seed };
+        let writes = &over.writes;
         for index in 0..writes.len() {
             for class in ["C1", "C2", "C3"] {
-                let fault = Fault { at: trigger(&writes, index), action: action(class, index, &mut dice) };
+                let fault = Fault { at: trigger(writes, index), action: action(class, index, &mut dice) };
                 plans.push(Plan { seed, subject, pods: Pods::WhenSeen, faults: vec![fault] });
             }
         }
         for (class, count) in BY_SEED {
             for turn in 0..count {
-                plans.push(drawn(class, subject, &writes, turn, seed, &mut dice));
+                plans.push(drawn(class, &over, turn, &mut dice));
             }
         }
     }
     let mut names = std::collections::BTreeSet::new();
     plans.retain(|plan| names.insert(plan.name()));
     plans
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn writes(_: Subject) -> Vec<Sent> {
+        (1..=80)
+            .map(|number| Sent { number, key: format!("PUT cohorts/{}/status", number % 3), nth: number / 3 })
+            .collect()
+    }
+
+    #[test]
+    fn the_sample_covers_every_class_of_every_subject_and_is_drawn_the_same_again() {
+        let plans = sample(64, 7, writes);
+        assert!(plans.len() >= 60, "{}", plans.len());
+        let covered: BTreeSet<_> = plans.iter().map(|plan| (plan.subject, plan.class())).collect();
+        let classes: BTreeSet<_> = SAMPLE.into_iter().collect();
+        assert_eq!(covered.len(), classes.len() * Subject::ALL.len());
+        assert_eq!(sample(64, 7, writes), plans);
+        assert_ne!(sample(64, 8, writes), plans);
+    }
+
+    #[test]
+    fn the_sweep_has_every_write_killed_before_killed_after_and_with_its_answer_lost() {
+        let plans = sweep(1, writes);
+        for subject in Subject::ALL {
+            for class in ["C1", "C2", "C3"] {
+                let at: BTreeSet<_> = plans
+                    .iter()
+                    .filter(|plan| plan.subject == subject && plan.class() == class)
+                    .map(|plan| plan.faults[0].at.write)
+                    .collect();
+                assert_eq!(at.len(), 80, "{subject:?} {class}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_that_was_written_down_is_the_same_plan() {
+        for plan in sweep(3, writes) {
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+        }
+    }
 }

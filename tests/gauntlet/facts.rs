@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One run's end: each field by its path.
@@ -124,7 +125,7 @@ fn after_shape<'a>(text: &'a str, shape: &str) -> Option<&'a str> {
 }
 
 /// What undisturbed runs agree on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Expected {
     facts: Facts,
     masked: BTreeSet<String>,

@@ -7,6 +7,7 @@
 //! | `GODWIT_GAUNTLET_PLANS` | a plan file, a folder of them, or how many plans are drawn (sample: 64; sweep: all) |
 //! | `GODWIT_GAUNTLET_SEED` | seed of what is drawn; default 1 |
 //! | `GODWIT_GAUNTLET_RESULTS` | the sweep's JSON-lines file; plans that passed in it are not run again |
+//! | `GODWIT_GAUNTLET_UNDISTURBED` | file with what undisturbed runs did; read when it is there, so that an operator under test is compared with another one's, else written |
 //! | `GODWIT_GAUNTLET_JOBS` | runs at the same time; default 8 |
 
 use std::path::PathBuf;
@@ -53,6 +54,13 @@ pub fn wanted() -> Wanted {
 /// Where everything of this run is written; kept afterwards.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gauntlet")
+}
+
+/// The file with what undisturbed runs did, and whether it may be read.
+pub fn undisturbed() -> (PathBuf, bool) {
+    let named = variable("GODWIT_GAUNTLET_UNDISTURBED");
+    let read = named.is_some();
+    (named.map_or_else(|| folder().join("undisturbed.json"), PathBuf::from), read)
 }
 
 pub fn results() -> PathBuf {

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -55,7 +56,7 @@ pub fn classify(method: &Method, path: &str, query: &str, body: &[u8]) -> Reques
 }
 
 /// One write as the trace has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     pub number: u64,
     pub key: String,
@@ -144,5 +145,47 @@ impl Traffic {
     pub fn note(&self, mut line: Value) {
         line["ms"] = json!(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX));
         let _ = writeln!(self.trace.lock().unwrap(), "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Action, Trigger};
+
+    fn kind(method: &Method, path: &str, body: &Value) -> Request {
+        classify(method, path, "", body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_write_is_known_by_what_it_writes_and_leases_and_events_stand_aside() {
+        let path = "/apis/godwit.dev/v1alpha1/namespaces/n/cohorts/canary/status";
+        assert_eq!(kind(&Method::PUT, path, &json!({})), Request::Write("PUT cohorts/canary/status".into()));
+        let jobs = "/apis/batch/v1/namespaces/n/jobs";
+        let job = json!({"metadata": {"name": "canary-copy-7-0a1b2c3d"}});
+        assert_eq!(kind(&Method::POST, jobs, &job), Request::Write("POST jobs/canary-copy-7".into()));
+        let deleted = format!("{jobs}/canary-copy-7-0a1b2c3d");
+        assert_eq!(kind(&Method::DELETE, &deleted, &json!({})), Request::Write("DELETE jobs/canary-copy-7".into()));
+        for path in
+            ["/apis/coordination.k8s.io/v1/namespaces/n/leases/godwit", "/apis/events.k8s.io/v1/namespaces/n/events"]
+        {
+            assert_eq!(kind(&Method::PUT, path, &json!({})), Request::Aside);
+        }
+        assert_eq!(classify(&Method::GET, jobs, "watch=true", b""), Request::Watch);
+        assert_eq!(classify(&Method::GET, jobs, "limit=500", b""), Request::Read);
+    }
+
+    #[test]
+    fn a_fault_comes_once_at_its_write_by_the_number_of_the_run_or_of_the_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let of_object = Trigger { write: 9, of: Some("PUT a".into()), nth: 2 };
+        let faults = [
+            Fault { at: of_object, action: Action::KillBefore },
+            Fault { at: Trigger::at(4), action: Action::KillAfter },
+        ];
+        let traffic = Traffic::new(&faults, folder.path());
+        let came: Vec<_> = ["PUT a", "PUT b", "PUT a", "PUT b", "PUT a"].map(|key| traffic.number(key).1).into();
+        assert_eq!(came, [None, None, Some(Action::KillBefore), Some(Action::KillAfter), None]);
+        assert_eq!(traffic.fired(), 2);
     }
 }

@@ -49,7 +49,7 @@ impl Told {
             let now = *self.mode.borrow_and_update();
             if now.cuts > self.cuts {
                 self.cuts = now.cuts;
-                if let Some(answer) = self.cut(now.how?).await {
+                if let Some(answer) = self.cut(now.how?) {
                     return Some(answer);
                 }
                 continue;
@@ -80,7 +80,7 @@ impl Told {
     }
 
     /// `None`: nothing is to be said now.
-    async fn cut(&mut self, how: Cut) -> Option<io::Result<Bytes>> {
+    fn cut(&mut self, how: Cut) -> Option<io::Result<Bytes>> {
         let failure = |code: u16, reason: &str| {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "the gauntlet says so", "reason": reason, "code": code});
@@ -107,5 +107,72 @@ impl Told {
                 (!past.is_empty()).then(|| Ok(past.into()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn events(lines: &'static [&'static str]) -> Body {
+        let lines =
+            futures::stream::iter(lines.iter().map(|line| Ok::<_, io::Error>(Bytes::from_static(line.as_bytes()))));
+        Body::from_stream(lines.chain(futures::stream::pending()))
+    }
+
+    fn watch() -> (watch::Sender<Mode>, BoxStream<'static, Result<Bytes, axum::Error>>) {
+        let (mode, seen) = watch::channel(Mode::default());
+        // Chunks need not end where events do.
+        (mode, told(events(&["first\nsec", "ond\n"]), seen).into_data_stream().boxed())
+    }
+
+    fn cut(mode: &watch::Sender<Mode>, how: Cut) {
+        mode.send_modify(|mode| *mode = Mode { cuts: mode.cuts + 1, how: Some(how), ..*mode });
+    }
+
+    async fn next(stream: &mut BoxStream<'static, Result<Bytes, axum::Error>>) -> String {
+        String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_frozen_watch_tells_nothing_until_it_goes_on() {
+        let (mode, mut watch) = watch();
+        assert_eq!(next(&mut watch).await, "first\n");
+        mode.send_modify(|mode| mode.frozen = true);
+        assert!(watch.next().now_or_never().is_none());
+        mode.send_modify(|mode| mode.frozen = false);
+        assert_eq!(next(&mut watch).await, "second\n");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_closed_with_410_loses_what_it_had_not_told() {
+        let (mode, mut watch) = watch();
+        mode.send_modify(|mode| mode.frozen = true);
+        assert!(watch.next().now_or_never().is_none());
+        cut(&mode, Cut::Gone);
+        assert!(next(&mut watch).await.contains("\"code\":410"));
+        assert!(watch.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_watch_breaks_in_the_middle_of_an_event_or_between_two() {
+        let (mode, mut broken) = watch();
+        cut(&mode, Cut::InEvent);
+        assert!(!next(&mut broken).await.ends_with('\n'));
+        assert!(broken.next().await.unwrap().is_err());
+        let (mode, mut ended) = watch();
+        cut(&mode, Cut::End);
+        assert!(ended.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_watch_tells_everything_once_more_and_goes_on() {
+        let (mode, mut watch) = watch();
+        assert_eq!(next(&mut watch).await, "first\n");
+        cut(&mode, Cut::Again);
+        assert_eq!(next(&mut watch).await, "first\n");
+        assert_eq!(next(&mut watch).await, "second\n");
     }
 }

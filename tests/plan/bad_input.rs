@@ -274,7 +274,7 @@ fn delete_and_create_again(world: &mut World, uid: &str) {
     world.run_until(|world| world.migration.is_none());
     world.jobs.retain(|_, job| job.owner != "crm");
     let mut fresh = World::new(migration_spec()).migration.unwrap();
-    fresh.object.uid = uid.to_owned();
+    uid.clone_into(&mut fresh.object.uid);
     world.migration = Some(fresh);
 }
 

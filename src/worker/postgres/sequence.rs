@@ -28,7 +28,7 @@ pub struct State {
 
 impl State {
     /// The value drawn next.
-    fn next(self) -> i64 {
+    pub fn next(self) -> i64 {
         if self.called { self.last.saturating_add(self.increment) } else { self.last }
     }
 }
@@ -40,6 +40,9 @@ pub struct Split {
     /// The column that draws from it.
     pub table: TableName,
     pub column: String,
+    /// Further columns that draw from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<(TableName, String)>,
     pub strategy: String,
     /// As the two were before.
     pub source: State,
@@ -111,9 +114,11 @@ pub fn plan(
     strategy: KeyStrategy,
     (source, target): (State, State),
 ) -> Result<Option<Split>, Error> {
-    let Some((table, column)) = sequence.column.clone() else {
+    let mut columns = sequence.columns.clone();
+    if columns.is_empty() {
         return Ok(None);
-    };
+    }
+    let (table, column) = columns.remove(0);
     let (strategy, boundary) = match strategy {
         KeyStrategy::None => return Ok(None),
         KeyStrategy::Gap => (GAP, gap(source, target, sequence.min, sequence.max)),
@@ -138,6 +143,7 @@ pub fn plan(
         sequence: sequence.name.clone(),
         table,
         column,
+        also: columns,
         strategy: strategy.to_owned(),
         source: State { increment: sequence.increment, ..source },
         target,
@@ -266,19 +272,40 @@ pub async fn join_source(client: &impl GenericClient, split: &Split) -> Result<(
         .map_err(Error::database(format!("join the sequence {}", split.sequence)))
 }
 
+impl Split {
+    /// Every column that draws from the sequence.
+    pub fn columns(&self) -> impl Iterator<Item = (&TableName, &str)> {
+        let first = (&self.table, self.column.as_str());
+        std::iter::once(first).chain(self.also.iter().map(|(table, column)| (table, column.as_str())))
+    }
+}
+
+/// `None` where the table is gone, empty, or makes its keys of something else than numbers.
+async fn largest_key(client: &impl GenericClient, table: &TableName, column: &str) -> Result<Option<i64>, Error> {
+    let failed = || Error::database(format!("read the keys of {table}"));
+    let is_number = client
+        .query_one(
+            "select exists (select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid \
+             where a.attrelid = pg_catalog.to_regclass($1) and a.attname = $2 and t.typcategory = 'N')",
+            &[&table.sql(), &column],
+        )
+        .await
+        .map_err(failed())?;
+    if !is_number.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let column = quote_identifier(column);
+    let sql =
+        format!("select pg_catalog.max({column})::pg_catalog.int8 from {} where {column} < {}", table.sql(), i64::MAX);
+    client.query_one(&sql, &[]).await.map(|row| row.get(0)).map_err(failed())
+}
+
 /// Reset: the target's sequence as it was, unless rows of its own drew further since.
 pub async fn restore_target(client: &impl GenericClient, split: &Split) -> Result<(), Error> {
-    let column = quote_identifier(&split.column);
-    let sql = format!(
-        "select pg_catalog.max({column})::pg_catalog.int8 from {} where {column} < {}",
-        split.table.sql(),
-        i64::MAX
-    );
-    let largest: Option<i64> = client
-        .query_one(&sql, &[])
-        .await
-        .map(|row| row.get(0))
-        .map_err(Error::database(format!("read the keys of {}", split.table)))?;
+    let mut largest = None;
+    for (table, column) in split.columns() {
+        largest = largest.max(largest_key(client, table, column).await?);
+    }
     let (value, called) = match largest {
         Some(largest) if largest >= split.target.next() => (largest, true),
         _ => (split.target.last, split.target.called),
@@ -327,7 +354,7 @@ mod tests {
             start: 1,
             cycle: false,
             last_value: None,
-            column: Some((TableName::new("public", "t"), "id".into())),
+            columns: vec![(TableName::new("public", "t"), "id".into())],
             identity: false,
         };
         for (source, target) in [(10, 3), (11, 3), (10, 20), (10, 21), (3, 3)] {

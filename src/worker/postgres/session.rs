@@ -185,10 +185,11 @@ fn settings(purpose: &Purpose) -> String {
     format!(
         "set search_path = ''; set row_security = off; set client_encoding = 'UTF8'; set timezone = 'UTC'; \
          set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'; \
-         set lc_monetary = 'C'; set xmloption = 'content'; set standard_conforming_strings = on; set synchronous_commit = on; \
+         set lc_monetary = 'C'; set xmloption = 'content'; set standard_conforming_strings = on; set synchronous_commit = on; set quote_all_identifiers = off; \
          set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{LOCK_TIMEOUT}'; \
          set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off; \
-         set default_transaction_read_only = {read_only}"
+         set default_transaction_read_only = {read_only}; \
+         select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in ('idle_session_timeout', 'transaction_timeout')"
     )
 }
 

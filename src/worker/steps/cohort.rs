@@ -8,12 +8,12 @@ use serde_json::json;
 use super::reporting::blocker;
 use crate::contract::{Finding, Identity, Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger::{self, Ownership};
-use crate::worker::postgres::model::{Catalog, Scope, entry};
+use crate::worker::postgres::model::{Catalog, Scope, Table, entry};
 use crate::worker::postgres::restore_point::Reference;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{catalog, fence, sequence, split};
+use crate::worker::postgres::{catalog, fence, rights, sequence, split};
 use crate::worker::{Error, Job};
 
 /// Both databases, each with the token of this attempt.
@@ -99,6 +99,12 @@ impl<'j> Cohort<'j> {
                 ),
             ),
         ))
+    }
+
+    /// Assess has looked for them, but a trigger that fires while rows land can be made at any time.
+    pub async fn refuse_firing(&self, target: &Session) -> Result<(), Error> {
+        let tables: Vec<&Table> = self.scope.tables().collect();
+        super::validate::refuse(rights::firing(target, &tables).await?)
     }
 
     /// Every entry that changes hands with this cohort, the one that admits new customers first.

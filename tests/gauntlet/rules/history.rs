@@ -121,10 +121,8 @@ impl History {
             }
             "delete" => self.job_is(&event.name, JobState::Going),
             // The garbage collector takes its finalizer away when the pods are gone.
-            "patch" | "update" if event.body["metadata"]["finalizers"].is_null() => {
-                if self.jobs.get(&event.name).is_some_and(|job| job.state == JobState::Going) {
-                    self.job_is(&event.name, JobState::Gone);
-                }
+            "patch" | "update" if event.body["metadata"]["finalizers"].is_null() && self.is_going(&event.name) => {
+                self.job_is(&event.name, JobState::Gone);
             }
             _ => {}
         }
@@ -141,6 +139,10 @@ impl History {
         } else if holds("SuccessCriteriaMet") || holds("FailureTarget") {
             self.job_is(&event.name, JobState::Decided);
         }
+    }
+
+    fn is_going(&self, name: &str) -> bool {
+        self.jobs.get(name).is_some_and(|job| job.state == JobState::Going)
     }
 
     fn job_is(&mut self, name: &str, state: JobState) {

@@ -28,9 +28,10 @@ pub fn intent_comes_first(history: &History, event: &Event) -> Option<String> {
     let status = history.status(&owner_of(event));
     let of_step = &status["step"]["job"];
     let of_checks = status["checks"].as_array().into_iter().flatten().map(|check| &check["job"]);
-    let named = std::iter::once(of_step)
-        .chain(of_checks)
-        .any(|job| job["name"] == event.name && job["attempt"].to_string() == event.label("attempt"));
+    let named = std::iter::once(of_step).chain(of_checks).any(|job| {
+        job["name"] == event.name
+            && job["attempt"].as_i64().is_some_and(|attempt| event.label("attempt").parse() == Ok(attempt))
+    });
     (!named).then(|| format!("Job {} was created, but the recorded status names {}", event.name, of_step["name"]))
 }
 

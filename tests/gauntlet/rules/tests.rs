@@ -46,8 +46,8 @@ fn at_step(step: &str, attempt: Option<i64>) -> Value {
     json!({"step": {"name": step, "job": job}, "attempts": attempt.unwrap_or_default(), "plan": {"digest": "d1"}})
 }
 
-fn with(mut event: Event, key: &str, value: Value) -> Event {
-    event.body["status"][key] = value;
+fn with(mut event: Event, key: &str, value: &Value) -> Event {
+    event.body["status"][key] = value.clone();
     event
 }
 
@@ -72,14 +72,14 @@ fn verified() -> Event {
     status("migrations", "crm", &json!({"conditions": [{"type": "BackupVerified", "status": "True"}]}))
 }
 
-fn created(spec: Value) -> Event {
+fn created(spec: &Value) -> Event {
     event(Actor::Person, ("create", "migrations", ""), "crm", json!({"metadata": {"name": "crm"}, "spec": spec}))
 }
 
 /// A cohort is copied and validated.
 fn orderly() -> Vec<Event> {
     vec![
-        created(json!({})),
+        created(&json!({})),
         verified(),
         cohort("Copy", Some(1)),
         job("Copy", 1),
@@ -146,9 +146,9 @@ fn tr5_a_second_writer_before_the_first_has_ended() {
     breaks("TR5", &events);
     let mut events = orderly();
     events.pop();
-    let back = with(cohort("Discard", Some(3)), "rollback", json!({"id": "command-1"}));
-    let done = with(cohort("RolledBack", None), "rollback", json!({"id": "command-1"}));
-    let done = with(done, "attempts", json!(3));
+    let back = with(cohort("Discard", Some(3)), "rollback", &json!({"id": "command-1"}));
+    let done = with(cohort("RolledBack", None), "rollback", &json!({"id": "command-1"}));
+    let done = with(done, "attempts", &json!(3));
     events.extend([going, gone, back, job("Discard", 3), job_is("Discard", 3, "Complete"), done]);
     assert_eq!(check(&events), Vec::<String>::new());
 }
@@ -175,7 +175,7 @@ fn app(ready: &str) -> Event {
 #[test]
 fn tr7_a_step_that_begins_before_its_gate_is_open() {
     let mut events = orderly();
-    events[0] = created(gated());
+    events[0] = created(&gated());
     events.insert(1, app("False"));
     breaks("TR7", &events);
     events[1] = app("True");
@@ -190,7 +190,7 @@ fn tr8_a_cutover_without_an_approval_of_exactly_this_digest() {
         event(Actor::Person, ("create", "approvals", ""), "a", json!({"spec": spec}))
     };
     let mut events = orderly();
-    events[0] = created(json!({"approvals": [{"before": "Cutover", "required": 1}]}));
+    events[0] = created(&json!({"approvals": [{"before": "Cutover", "required": 1}]}));
     events.push(cohort("Cutover", Some(3)));
     breaks("TR8", &events);
     let last = events.len() - 1;
@@ -206,8 +206,8 @@ fn tr9_a_way_back_that_nobody_recorded_and_a_way_forward_in_the_middle_of_one() 
     events.push(cohort("Discard", Some(3)));
     breaks("TR9", &events);
     let mut events = orderly();
-    let back = with(cohort("Discard", None), "rollback", json!({"id": "command-1"}));
-    events.extend([back, with(cohort("Copy", Some(3)), "rollback", json!({"id": "command-1"}))]);
+    let back = with(cohort("Discard", None), "rollback", &json!({"id": "command-1"}));
+    events.extend([back, with(cohort("Copy", Some(3)), "rollback", &json!({"id": "command-1"}))]);
     breaks("TR9", &events);
     let mut events = orderly();
     events.push(cohort("Copy", Some(3)));
@@ -220,9 +220,13 @@ fn tr10_a_rollback_that_was_asked_for_and_never_came() {
     let mut events = orderly();
     events.push(event(Actor::Person, ("patch", "cohorts", ""), "canary", asked));
     breaks("TR10", &events);
-    events.push(with(with(cohort("Discard", None), "rollback", json!({"id": "command-now"})), "attempts", json!(2)));
+    events.push(with(with(cohort("Discard", None), "rollback", &json!({"id": "command-now"})), "attempts", &json!(2)));
     breaks("TR10", &events);
-    events.push(with(with(cohort("RolledBack", None), "rollback", json!({"id": "command-now"})), "attempts", json!(2)));
+    events.push(with(
+        with(cohort("RolledBack", None), "rollback", &json!({"id": "command-now"})),
+        "attempts",
+        &json!(2),
+    ));
     assert_eq!(check(&events), Vec::<String>::new());
 }
 
@@ -240,11 +244,11 @@ fn tr11_a_step_that_starts_long_after_the_stop_cord_was_pulled() {
 #[test]
 fn tr12_a_counter_that_falls_and_an_end_that_is_left() {
     let mut events = orderly();
-    events.push(with(cohort("Cutover", None), "attempts", json!(1)));
+    events.push(with(cohort("Cutover", None), "attempts", &json!(1)));
     breaks("TR12", &events);
     let completed = status("migrations", "crm", &json!({"step": {"name": "Completed"}, "observedGeneration": 1}));
     let again = status("migrations", "crm", &json!({"step": {"name": "Assess"}, "observedGeneration": 1}));
-    breaks("TR12", &[created(json!({})), completed, again]);
+    breaks("TR12", &[created(&json!({})), completed, again]);
 }
 
 #[test]
@@ -271,12 +275,12 @@ fn tr14_a_spec_that_the_operator_writes_and_a_resource_that_is_not_its_own() {
 
 #[test]
 fn tr15_a_rollback_by_a_trigger_without_its_evidence() {
-    let freeze = with(cohort("Freeze", None), "rollback", json!({"id": "trigger-links-3"}));
-    let freeze = with(freeze, "attempts", json!(2));
+    let freeze = with(cohort("Freeze", None), "rollback", &json!({"id": "trigger-links-3"}));
+    let freeze = with(freeze, "attempts", &json!(2));
     let mut events = orderly();
     events.push(freeze.clone());
     breaks("TR15", &events);
     let last = events.len() - 1;
-    events[last] = with(freeze, "alarm", json!({"evidence": "31 links broken"}));
+    events[last] = with(freeze, "alarm", &json!({"evidence": "31 links broken"}));
     assert!(check(&events).iter().all(|text| !text.starts_with("TR15")));
 }

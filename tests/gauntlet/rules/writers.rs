@@ -18,7 +18,7 @@ pub fn only_what_the_role_lists(_: &History, event: &Event) -> Option<String> {
     let metadata_only = || event.body.as_object().is_some_and(|body| body.keys().all(|key| key == "metadata"));
     let allowed = match (event.verb.as_str(), event.resource.as_str(), event.subresource.as_str()) {
         ("create" | "delete", "jobs", "")
-        | ("patch", "configmaps", "")
+        | ("create" | "patch", "configmaps", "")
         | ("update", "migrations" | "cohorts", "status") => true,
         ("patch", "migrations" | "cohorts", "") => metadata_only(),
         _ => false,
