@@ -87,14 +87,14 @@ pub mod reason {
             SECRET_NOT_FOUND = "SecretNotFound", "A Secret named by the spec does not exist, or lacks the key.", "Create the Secret with that key: the waiting pod starts by itself.";
             CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound", "A ConfigMap named by `backup.include` does not exist.", "Create it: the waiting pod starts by itself.";
             IMAGE_NOT_PULLED = "ImageNotPulled", "The node cannot get the image of the Job's container.", "Correct the image's name, the pull secret or the registry: the waiting pod starts by itself, and a check's corrected image is used by its next measurement.";
-            CONTAINER_NOT_STARTED = "ContainerNotStarted", "The node has the image and cannot start the container; the message is the node's.", "Repair what the message names, then request `retry`.";
+            CONTAINER_NOT_STARTED = "ContainerNotStarted", "The node has the image and cannot start the container; the message is the node's.", "Repair what the message names: the waiting pod starts by itself.";
             INVALID_SPEC = "InvalidSpec", "The object, or a part that Godwit depends on, cannot be used; the message names the field.", "Correct that field; nothing was started from it.";
             SPEC_CHANGED = "SpecChanged", "Engine, dataset or storage differ from what was prepared: the next step would work on other rows than the one before.", "Undo the change. To move other rows, undo it, roll back, change it then and request `retry`.";
             BLOCKED_BY_FINDINGS = "BlockedByFindings", "Assess found blockers; the message names the first, `status.findings` and the evidence file all.", "Repair them, then request `retry`.";
             NO_CUSTOMERS_SELECTED = "NoCustomersSelected", "The cohort's selection means no customer that is still free.", "Correct `spec.select` in a new Cohort, or delete this one.";
             COHORTS_OVERLAP = "CohortsOverlap", "The cohort names customers that another cohort has, or that were the target's own.", "Leave them out in a new Cohort, or delete the other one.";
             CUSTOMERS_UNKNOWN = "CustomersUnknown", "The cohort names keys that belong to no customer.", "Correct the query in a new Cohort.";
-            KEY_RANGE_SPENT = "KeyRangeSpent", "The source has nearly drawn all keys reserved for it, or draws the target's: new rows of both sides would meet. What was copied stays.", "Set the source's sequence above the target's keys, as the message says, then request `retry`.";
+            KEY_RANGE_SPENT = "KeyRangeSpent", "The source has nearly drawn all keys reserved for it, or draws the target's: new rows of both sides would meet. What was copied stays.", "Set both sequences as the message says, then request `retry`.";
             DATA_DIFFERS = "DataDiffers", "A comparison found a difference; the evidence file names it.", "Find out who wrote the rows that differ, then request `retry`.";
             INPUT_MISSING = "InputMissing", "Something the step needs is missing: a table, a file, a record in the ledger.", "Bring it back, then request `retry`, or roll back.";
             NOT_PERMITTED = "NotPermitted", "A database or the storage refused the login or the permission.", "Correct user and password in the Secret, or grant what the message names, then request `retry`.";

@@ -126,10 +126,11 @@ fn an_evicted_pod_is_replaced_within_its_attempt() {
         let _operator = world.operator();
         world.create_migration("crm", |_| {}).await;
         world.create_cohort("all", "crm").await;
-        let evicted = pod_of(world, "assess", "").await.name_any();
+        let evicted = pod_of(world, "assess", "").await;
+        let (evicted, created) = (evicted.name_any(), evicted.metadata.creation_timestamp);
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
             "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
-                "lastTransitionTime": "2026-03-01T10:00:00Z"}]});
+                "lastTransitionTime": created}]});
         report(world, &evicted, status, 1).await;
         let fresh = pod_of(world, "assess", &evicted).await.name_any();
         assert_ne!(fresh, evicted);
@@ -146,7 +147,9 @@ fn a_pod_on_a_node_that_does_not_answer_is_named_and_replaced_only_when_it_is_kn
         let _operator = world.operator();
         world.create_migration("crm", |_| {}).await;
         world.create_cohort("all", "crm").await;
-        let lost = pod_of(world, "assess", "").await.name_any();
+        let lost = pod_of(world, "assess", "").await;
+        // A mark that is older than two minutes would be taken away as stale.
+        let (lost, created) = (lost.name_any(), lost.metadata.creation_timestamp);
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": lost},
             "target": {"apiVersion": "v1", "kind": "Node", "name": "node-that-is-gone"}});
         let bound: Result<Value, kube::Error> =
@@ -154,7 +157,7 @@ fn a_pod_on_a_node_that_does_not_answer_is_named_and_replaced_only_when_it_is_kn
         bound.unwrap();
         let running = json!({"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True",
             "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": "2026-03-01T10:00:00Z"}]});
+            "lastTransitionTime": created}]});
         report(world, &lost, running, 1).await;
         world.api::<Pod>().delete(&lost, &DeleteParams::default()).await.unwrap();
         world.annotate("crm", "example.org/woken", "2").await;
