@@ -25,7 +25,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
     let source = rig.source_uri();
     let wrong = data::rows("activity", rig.scale) / 3;
     let change = |what: &str| {
-        rig.target.psql("twin", &format!("update activity set body = {what} where id = {wrong}; vacuum activity"))
+        rig.target.psql("twin", &format!("update activity set body = {what} where id = {wrong}; vacuum activity"));
     };
     let times = rounds::run(
         rig.rounds,
@@ -61,7 +61,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
         ("locate one wrong cell among its rows", "locate", "one checksum pass", Goal::AtMost(1.3)),
         ("locate one wrong cell among its rows", "locate", "ordered pull", Goal::AtLeast(3.0)),
     ] {
-        results.add(&times, Line { metric, ours, peer, goal: Some(goal), by });
+        results.add(&times, &Line { metric, ours, peer, goal: Some(goal), by });
     }
     rig.drop_database("twin");
 }

@@ -33,15 +33,15 @@ impl Move {
         journey.target(self.on_target);
         let target_before = journey.rows(Side::Target).await;
         let promises = oracle::promises(&journey.project.pair, Side::Source).await;
-        let moves = |table: &str| !self.outside.contains(&table);
+        let travels = |table: &str| !self.outside.contains(&table);
         journey.prepared(self.expected).await;
         journey.over("canary", percent(5.0), self.drift).await;
         journey.over("second", self.second, "").await;
         journey.over("rest", remainder(), self.lives).await;
 
         let source = journey.rows(Side::Source).await;
-        let moved = oracle::only(&source, moves);
-        let arrived = oracle::only(&journey.rows(Side::Target).await, moves);
+        let moved = oracle::only(&source, travels);
+        let arrived = oracle::only(&journey.rows(Side::Target).await, travels);
         oracle::assert_same(&arrived, &moved, "after the last cutover");
         let of_target = oracle::promises(&journey.project.pair, Side::Target).await;
         let outside = |promise: &&String| self.outside.iter().any(|table| promise.starts_with(&format!("{table} ")));
@@ -59,10 +59,10 @@ impl Move {
         journey.back("second").await;
         journey.back("canary").await;
         journey.reset().await;
-        let home = oracle::only(&journey.rows(Side::Source).await, moves);
+        let home = oracle::only(&journey.rows(Side::Source).await, travels);
         oracle::assert_same(&home, &moved, "after the way back");
-        let left = oracle::only(&journey.rows(Side::Target).await, moves);
-        assert_eq!(left, oracle::only(&target_before, moves), "the target is as it was");
+        let left = oracle::only(&journey.rows(Side::Target).await, travels);
+        assert_eq!(left, oracle::only(&target_before, travels), "the target is as it was");
         assert_eq!(oracle::promises(&journey.project.pair, Side::Source).await, promises);
         journey.source(self.lives);
     }

@@ -134,7 +134,7 @@ fn present(types: &'static [(&'static str, &'static [&'static str])]) -> Vec<(&'
             let extension = ["hstore", "citext"].into_iter().find(|extension| kind.starts_with(extension));
             let missing = extension.is_some_and(|extension| !listed.contains(&format!("{extension}.control")));
             if missing {
-                println!("SKIPPED: the type {kind}, because its extension is not installed here");
+                eprintln!("SKIPPED: the type {kind}, because its extension is not installed here");
             }
             !missing
         })

@@ -12,10 +12,8 @@
 mod assess;
 mod backup;
 mod bad_input;
-mod bare;
 mod base;
 mod check;
-mod checksum;
 mod ending;
 mod fence;
 mod job;

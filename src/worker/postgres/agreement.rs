@@ -71,6 +71,12 @@ fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
             );
         }
     }
+    keys(source, target, &mut note);
+}
+
+/// Primary key and unique constraints.
+fn keys(source: &Table, target: &Table, note: &mut impl FnMut(Severity, &str, String, String)) {
+    let table = source.name.to_string();
     if source.primary_key != target.primary_key {
         note(
             Severity::Blocker,

@@ -250,18 +250,6 @@ pub async fn clear_checkpoints(client: &impl GenericClient, (subject, step): (&s
         .map_err(Error::database("clear checkpoints"))
 }
 
-/// Forgets the parts of a copy whose names begin so.
-pub async fn clear_pieces(client: &impl GenericClient, subject: &str, begin: &str) -> Result<(), Error> {
-    client
-        .execute(
-            "delete from godwit.checkpoint where subject = $1 and step = 'copy' and pg_catalog.starts_with(part, $2)",
-            &[&subject, &begin],
-        )
-        .await
-        .map(drop)
-        .map_err(Error::database("clear checkpoints"))
-}
-
 /// A bounded fact for the final report; numbers and names of schema objects only.
 pub async fn note(
     client: &impl GenericClient,

@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::json;
-use tokio_postgres::Transaction;
 
 use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
 use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side, exit};
-use crate::worker::postgres::checksum::{Checksums, Verdict};
 use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
@@ -136,14 +134,11 @@ async fn bring(
     ownership: &Ownership,
     restore: Option<&mut RestoreWriter<'_>>,
 ) -> Result<Brought, Error> {
-    let mut portions = Portion::of_entry(&cohort.scope, cohort.entry);
+    let portions = Portion::of_entry(&cohort.scope, cohort.entry);
     let expected = expected(cohort, sides).await?;
     let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(ownership).await?;
-    // Before the pause it is enough that the servers agree; inside it every row is read, for the proof and for the restore point.
-    let agreed =
-        if restore.is_none() { agreed(cohort, (&source, &*landing), &mut portions).await? } else { Vec::new() };
     let bringing = Bringing {
         source: &source,
         landing: &landing,
@@ -152,37 +147,13 @@ async fn bring(
         extra: Extra::Remove,
         expected: Some(&expected),
     };
-    let mut brought = bringing.bring(&portions, restore).await?;
-    for name in agreed {
-        let sum = expected.get(&name).copied().unwrap_or_default();
-        brought.tables.insert(name, sum);
-    }
+    let brought = bringing.bring(&portions, restore).await?;
     cohort.job.progress.advance(brought.rows());
     let state =
         serde_json::to_value(&brought).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
     ledger::set_checkpoint(&*landing, (cohort.subject(), "copy", TOTAL_PART), &state).await?;
     landing.commit().await?;
     Ok(brought)
-}
-
-/// Takes out the portions for which the servers' checksums agree, and returns their tables.
-async fn agreed(
-    cohort: &Cohort<'_>,
-    both: (&Transaction<'_>, &Transaction<'_>),
-    portions: &mut Vec<Portion<'_>>,
-) -> Result<Vec<String>, Error> {
-    let versions = (cohort.source_catalog.server_version, cohort.target_catalog.server_version);
-    let tables = cohort.scope.owned.iter().map(|owned| &owned.table);
-    let checksums = Checksums::open(both, versions, tables).await?;
-    let (mut agreed, mut left) = (Vec::new(), Vec::new());
-    for portion in portions.drain(..) {
-        match checksums.compare(&portion).await? {
-            Verdict::Agree { .. } => agreed.push(portion.name()),
-            _ => left.push(portion),
-        }
-    }
-    *portions = left;
-    Ok(agreed)
 }
 
 /// The restore point is in the ledger before the target may write: Return must find it.

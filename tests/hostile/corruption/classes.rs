@@ -219,6 +219,7 @@ fn with_children(lab: &Lab, specimen: &str) -> BTreeSet<Line> {
     leaves.chain(pairings).chain([line("specimen", &[specimen])]).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn of_whole_rows() -> Vec<Other> {
     vec![
         other(MISSING, "a leaf", |lab, random| {
@@ -321,6 +322,7 @@ fn of_whole_rows() -> Vec<Other> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn of_references() -> Vec<Other> {
     vec![
         wide(JUNCTION, "an oddity gone, its pairings left", |lab, random| {
@@ -430,6 +432,7 @@ fn behind(name: &'static str, table: &'static str, sequence: &'static str, value
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn of_catalogue() -> Vec<Other> {
     let foreign_key = "alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency";
     let fence = |what: &str| {

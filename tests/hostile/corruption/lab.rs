@@ -2,6 +2,7 @@
 //! a junction, a table whose constraints the server does not enforce for strangers in replica mode, and three kinds of sequences.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::process::Command;
 
 use godwit::contract::{Report, ReportResult, Selection, Side, Task, exit};
@@ -168,9 +169,10 @@ impl Lab {
             let same: Vec<String> =
                 columns.iter().zip(key).map(|(column, value)| format!("{column} = '{value}'")).collect();
             let same = same.join(" and ");
-            sql.push_str(&format!(
+            let _ = write!(
+                sql,
                 "delete from {bare} where {same}; insert into {bare} overriding system value select * from keep_{bare} where {same};"
-            ));
+            );
         }
         sql.push_str("commit");
         self.stranger(&sql, name).await;

@@ -122,7 +122,7 @@ async fn inject(lab: &Lab, class: &Class, number: u64) -> BTreeSet<&'static str>
     let name = format!("corruption {number} ({}: {})", class.group, class.name);
     lab.stranger(&case.breaks, &name).await;
     let told = match class.of_one_cohort {
-        _ if number % AS_PROGRAM == 0 => lab.validate_as_program(),
+        _ if number.is_multiple_of(AS_PROGRAM) => lab.validate_as_program(),
         true => lab.judge().await,
         // What concerns the catalogue needs it read anew.
         false => lab.validate("one").await,
@@ -139,12 +139,12 @@ async fn inject(lab: &Lab, class: &Class, number: u64) -> BTreeSet<&'static str>
         }
     }
     // Another cohort has nothing to do with one cohort's rows.
-    if number % CONTROL == 0 && class.of_one_cohort {
+    if number.is_multiple_of(CONTROL) && class.of_one_cohort {
         let other = lab.validate("other").await;
         assert_eq!(other.code, exit::DONE, "{name}, seen from the other cohort: {:?}", other.report);
     }
     lab.repair(&case, &name).await;
-    if number % CONTROL == 0 {
+    if number.is_multiple_of(CONTROL) {
         let repaired = lab.validate("one").await;
         assert_eq!(repaired.code, exit::DONE, "{name}, repaired: {:?}", repaired.report);
     }
