@@ -30,7 +30,6 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Action, Error> {
         spec: Some(&look.facts.spec),
         plan_digest: digest.as_deref(),
         job_uids: &look.job_uids,
-        route_table: look.route_table.as_ref(),
     };
     perform(ctx, *recorded, &stage).await
 }

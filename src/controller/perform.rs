@@ -18,7 +18,6 @@ use super::call::call;
 use super::classify::{clipped, controller_uid};
 use super::context::Context;
 use super::error::{Attempt, Class, Error, is_namespace_terminating};
-use super::observe::Version;
 use super::record::{Kind, Recorded};
 use crate::api::MigrationSpec;
 use crate::api::names::{FINALIZER, MANAGER_CHILDREN, MANAGER_ROUTING};
@@ -43,8 +42,6 @@ pub struct Stage<'a> {
     pub spec: Option<&'a MigrationSpec>,
     pub plan_digest: Option<&'a str>,
     pub job_uids: &'a BTreeMap<String, String>,
-    /// The route table's `ConfigMap` as it was read; `None`: there was none.
-    pub route_table: Option<&'a Version>,
 }
 
 /// Whether the pass may go on to the next effect.
@@ -78,10 +75,11 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
             effect = Effect::LookAgain;
         }
     }
-    if let Some(content) = &route_table
-        && unless_terminating(write_route_table(ctx, stage, content).await, Effect::Done)? == Effect::LookAgain
-    {
-        effect = Effect::LookAgain;
+    if let Some(content) = &route_table {
+        let applied = apply_route_table(ctx, &stage.identity, content).await;
+        if unless_terminating(applied, Effect::Done)? == Effect::LookAgain {
+            effect = Effect::LookAgain;
+        }
     }
     tell(ctx, &object, &notes).await;
     if finalizer == Some(FinalizerChange::Remove)
@@ -185,23 +183,20 @@ fn full_name(identity: &Identity, name: &str) -> String {
     format!("{}/{name}", identity.namespace)
 }
 
-/// Over the version that was read, or created where there was none: a table that is late, of a deposed leader above all, must
-/// not replace a newer one, because applications that read it would write to the wrong side.
-/// Forced: the key `routes.json` is ours by the Migration's spec. Other keys of the `ConfigMap` stay with whoever wrote them.
-async fn write_route_table(ctx: &Context, stage: &Stage<'_>, content: &RouteTableContent) -> Result<Effect, Error> {
-    let migration = &stage.identity;
-    let mut table = build_route_table(migration, content);
+/// Forced: the key `routes.json` is ours by the Migration's spec, and applications that read a stale table are refused by the
+/// fence until it is right. Other keys of the `ConfigMap` stay with whoever wrote them. Only the version that was observed is
+/// replaced, and only an absent table is created: an apply alone would let a deposed leader bring an old table back.
+async fn apply_route_table(ctx: &Context, migration: &Identity, content: &RouteTableContent) -> Result<Effect, Error> {
+    let table = build_route_table(migration, content);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &migration.namespace);
-    let object = full_name(migration, &content.config_map);
-    let written = if let Some(read) = stage.route_table {
-        table.metadata.uid.clone_from(&read.uid);
-        table.metadata.resource_version.clone_from(&read.resource_version);
+    let name = full_name(migration, &content.config_map);
+    let written = if content.replaces.is_some() {
         let params = PatchParams::apply(MANAGER_ROUTING).force();
         let patch = Patch::Apply(&table);
-        call(Attempt::new("patch", "configmaps", object), api.patch(&content.config_map, &params, &patch)).await
+        call(Attempt::new("patch", "configmaps", name), api.patch(&content.config_map, &params, &patch)).await
     } else {
         let params = PostParams { field_manager: Some(MANAGER_ROUTING.to_owned()), ..PostParams::default() };
-        call(Attempt::new("create", "configmaps", object), api.create(&params, &table)).await
+        call(Attempt::new("create", "configmaps", name), api.create(&params, &table)).await
     };
     match written {
         Ok(_) => Ok(Effect::Done),

@@ -44,6 +44,11 @@ impl Kubelet {
         self.state.lock().unwrap().held.insert(step.to_owned());
     }
 
+    /// Pods of this step end again, those that were held too.
+    pub fn release(&self, step: &str) {
+        self.state.lock().unwrap().held.remove(step);
+    }
+
     /// The next pod of this step ends with this code and report.
     pub fn end_next(&self, step: &str, code: i32, report: Value) {
         self.state.lock().unwrap().ends.entry(step.to_owned()).or_default().push((code, report));
@@ -54,6 +59,10 @@ impl Kubelet {
             return;
         };
         for pod in pods {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                continue;
+            }
             let uid = pod.uid().unwrap_or_default();
             let step = pod.labels().get("godwit.dev/step").cloned().unwrap_or_default();
             let Some((code, report)) = self.end_of(&uid, &step, &pod) else {

@@ -30,6 +30,7 @@ use crate::gate::{Death, Gate};
 pub use crate::ground::of;
 use crate::ground::{LIMIT, install_definitions, migration_spec};
 use crate::kubelet::Kubelet;
+use crate::line::Line;
 
 pub struct World {
     config: Config,
@@ -128,7 +129,22 @@ impl World {
     }
 
     pub fn operator_with_lease(&self, identity: &str, gate: Gate, lease: Duration) -> Operator {
+        self.operator_with(self.config.clone(), identity, gate, lease)
+    }
+
+    /// An operator that reaches the API server over a line of the test's own.
+    pub fn operator_over(&self, line: &Line, identity: &str, lease: Duration) -> Operator {
         let mut config = self.config.clone();
+        config.cluster_url = format!("https://127.0.0.1:{}", line.port).parse().unwrap();
+        self.operator_with(config, identity, Gate::new(Death::Never), lease)
+    }
+
+    /// The API server's port.
+    pub fn port(&self) -> u16 {
+        self.config.cluster_url.port_u16().unwrap()
+    }
+
+    fn operator_with(&self, mut config: Config, identity: &str, gate: Gate, lease: Duration) -> Operator {
         config.default_retry = false;
         let settings = self.settings(identity, lease);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -241,6 +257,28 @@ pub fn condition<'a>(migration: &'a Migration, kind: &str) -> Option<(&'a str, &
     let status = migration.status.as_ref()?;
     let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((&found.status, &found.reason))
+}
+
+/// The message of a condition.
+pub fn message<'a>(migration: &'a Migration, kind: &str) -> &'a str {
+    let conditions = migration.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().find(|condition| condition.type_ == kind).map_or("", |condition| &condition.message)
+}
+
+/// True when a Migration is stalled for this reason, with all these words in its message.
+pub fn stalled_for(reason: &'static str, words: &'static [&'static str]) -> impl Fn(&Migration) -> bool + Clone {
+    move |migration| {
+        let told = message(migration, "Stalled");
+        condition(migration, "Stalled") == Some(("True", reason)) && words.iter().all(|word| told.contains(word))
+    }
+}
+
+/// True when a Migration holds for this reason, with all these words in its message.
+pub fn holds_for(reason: &'static str, words: &'static [&'static str]) -> impl Fn(&Migration) -> bool + Clone {
+    move |migration| {
+        let told = message(migration, "Progressing");
+        condition(migration, "Progressing") == Some(("False", reason)) && words.iter().all(|word| told.contains(word))
+    }
 }
 
 pub fn is_completed(migration: &Migration) -> bool {

@@ -125,7 +125,7 @@ async fn the_catalogue_knows_keys_types_partitions_and_sequences() {
     assert_eq!(catalog.foreign_keys.len(), 1);
     let column = |name: &str| {
         let found = catalog.sequences.iter().find(|s| s.name.name == name).unwrap();
-        (found.column.clone().unwrap().1, found.identity)
+        (found.columns[0].1.clone(), found.identity)
     };
     assert_eq!(column("event_id_seq"), ("id".into(), true));
     assert_eq!(column("loose"), ("id".into(), false));
