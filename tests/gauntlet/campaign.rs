@@ -128,6 +128,9 @@ impl Batch {
             .map(|run| {
                 let last = run.proxy.traffic.sent().last().map(|sent| sent.key.clone()).unwrap_or_default();
                 let quiet = run.proxy.traffic.quiet_for();
+                if !run.is_served() {
+                    return Some("no operator was left alive: the minute of rest shows nothing".to_owned());
+                }
                 (quiet < rest.elapsed())
                     .then(|| format!("the operator still wrote in the minute of rest: {last}, {quiet:?} ago"))
             })

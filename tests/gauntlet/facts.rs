@@ -77,7 +77,7 @@ fn flatten(path: &str, value: &Value, namespace: &str, facts: &mut Facts) {
     }
 }
 
-/// Without what cannot be the same twice: times, uids, hashes over uids, the namespace.
+/// Without what cannot be the same twice: times, uids, hashes over uids, the namespace, the address of the checks' server.
 fn scrubbed(text: &str, namespace: &str) -> String {
     const TIME: &str = "dddd-dd-ddTdd:dd:dd";
     const UID: &str = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
@@ -96,6 +96,9 @@ fn scrubbed(text: &str, namespace: &str) -> String {
         {
             out.push_str("-<hash>");
             rest = after;
+        } else if let Some(after) = rest.strip_prefix("127.0.0.1:") {
+            out.push_str("<address>");
+            rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
         } else if let Some(after) = rest.strip_prefix(namespace) {
             out.push_str("<namespace>");
             rest = after;
@@ -168,8 +171,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_the_same_twice_is_left_out_of_a_text() {
-        let text = "Job canary-copy-7-0a1b2c3d of 0f7c1d2e-1111-2222-3333-444455556666 in g-12 at 2026-03-01T10:00:00.123Z ends";
-        assert_eq!(scrubbed(text, "g-12"), "Job canary-copy-7-<hash> of <uid> in <namespace> at <time> ends");
+        let text = "Job canary-copy-7-0a1b2c3d of 0f7c1d2e-1111-2222-3333-444455556666 in g-12 at 2026-03-01T10:00:00.123Z asks 127.0.0.1:4242/g-12";
+        assert_eq!(
+            scrubbed(text, "g-12"),
+            "Job canary-copy-7-<hash> of <uid> in <namespace> at <time> asks <address>/<namespace>"
+        );
     }
 
     #[test]

@@ -84,12 +84,11 @@ impl Run {
     }
 
     async fn start_process(&self) {
-        let name = {
-            let count = self.processes.lock().unwrap().len();
-            format!("{}-{}", self.namespace, count + 1)
-        };
+        let count = self.processes.lock().unwrap().len();
+        let name = format!("{}-{}", self.namespace, count + 1);
         let (door, port) = self.proxy.open(&name).await;
-        let lease = if self.plan.has_zombie() { SHORT_LEASE } else { LONG_LEASE };
+        // The leader and its successor; who comes later must not lose its lease to a busy machine.
+        let lease = if self.plan.has_zombie() && count < 2 { SHORT_LEASE } else { LONG_LEASE };
         let process =
             Arc::new(Process::start(Start { name, namespace: &self.namespace, port, folder: &self.folder, lease }));
         door.belongs_to(Arc::clone(&process));
@@ -101,8 +100,7 @@ impl Run {
         self.start_process().await;
         loop {
             let alive: Vec<_> = self.alive();
-            let acting = alive.iter().any(|process| !process.deposed.load(Ordering::SeqCst));
-            if !acting {
+            if !self.is_served() {
                 if self.stopped.load(Ordering::SeqCst) || self.processes.lock().unwrap().len() >= MAX_PROCESSES {
                     return;
                 }
@@ -119,6 +117,11 @@ impl Run {
                 },
             }
         }
+    }
+
+    /// An operator is alive that no successor has deposed.
+    pub fn is_served(&self) -> bool {
+        self.alive().iter().any(|process| !process.deposed.load(Ordering::SeqCst))
     }
 
     fn alive(&self) -> Vec<Arc<Process>> {
