@@ -57,7 +57,7 @@ test-pure: postgres-server ## decisions, builders, golden traces: seconds
 
 .PHONY: test-postgres
 test-postgres: postgres-server ## the worker against real PostgreSQL servers
-	cargo test --locked --test postgres --test faults
+	cargo test --locked --test postgres --test faults --test hostile
 
 .PHONY: test-apiserver
 test-apiserver: $(CLUSTER_TOOL) ## the definitions and the operator against a real API server
