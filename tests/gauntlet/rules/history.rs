@@ -69,10 +69,11 @@ pub fn is_check(step: &str) -> bool {
     ["check", "sql-check", "integrity-check"].contains(&step)
 }
 
-/// The Migration or Cohort whose status this write recorded.
+/// The Migration or Cohort whose status this write recorded. A patch only says what a person has to repair: it records no step.
 pub fn recorded(event: &Event) -> Option<Subject> {
     let ours = ["migrations", "cohorts"].contains(&event.resource.as_str());
-    let status = event.subresource == "status" && event.accepted() && event.operator().is_some();
+    let replaced = event.verb == "update" && event.subresource == "status";
+    let status = replaced && event.accepted() && event.operator().is_some();
     (ours && status).then(|| (event.resource.clone(), event.name.clone()))
 }
 

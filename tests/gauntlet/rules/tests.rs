@@ -263,6 +263,14 @@ fn tr13_a_write_of_a_deposed_leader_after_its_successors_first() {
 }
 
 #[test]
+fn tr14_a_patch_of_a_status_that_does_more_than_say_what_a_person_has_to_repair() {
+    let patch = |status: Value| event(operator(), ("patch", "cohorts", "status"), "canary", json!({"status": status}));
+    let told = json!({"conditions": [], "phase": "Stalled"});
+    assert_eq!(check(&[patch(told)]), Vec::<String>::new());
+    breaks("TR14", &[patch(json!({"step": {"name": "Cutover"}}))]);
+}
+
+#[test]
 fn tr14_a_spec_that_the_operator_writes_and_a_resource_that_is_not_its_own() {
     let spec = event(operator(), ("patch", "cohorts", ""), "canary", json!({"spec": {"suspend": true}}));
     breaks("TR14", &[spec]);
