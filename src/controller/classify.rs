@@ -220,6 +220,15 @@ fn keys_wanted(pod: &Pod, message: &str) -> Option<String> {
     (!keys.is_empty()).then(|| format!("{message} (wanted for its key {})", keys.join(", ")))
 }
 
+/// One text for the two states between which the kubelet goes to and fro, or the condition would be written with each of them.
+fn unpulled(image: Option<&str>, reason: &str, message: Option<&str>) -> String {
+    let told = message.unwrap_or(reason);
+    let cause = told.rsplit_once("ErrImagePull: ").map_or(told, |(_, cause)| cause);
+    // Not every one of these messages names the image.
+    let name = image.filter(|image| !cause.contains(*image)).map_or_else(String::new, |image| format!(" {image}"));
+    format!("the image{name} cannot be pulled: {cause}")
+}
+
 fn image_of(pod: &Pod) -> Option<&str> {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     containers.filter(|container| container.name == CONTAINER).find_map(|container| container.image.as_deref())
@@ -256,10 +265,8 @@ fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
             | "ErrImageNeverPull"
             | "ImageInspectError"
             | "RegistryUnavailable" => {
-                // Not every one of these messages names the image.
-                let image = image_of(pod).filter(|image| !message.is_some_and(|text| text.contains(*image)));
-                let named = image.map(|image| format!("{image}: {}", message.unwrap_or("cannot be pulled")));
-                told(TroubleKind::Image, reason, named.as_deref().or(message))
+                let message = unpulled(image_of(pod), reason, message);
+                Some(Trouble { kind: TroubleKind::Image, message: clipped(&message, MAX_TROUBLE) })
             }
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 told(TroubleKind::Container, reason, message)

@@ -63,8 +63,9 @@ fn a_pod_that_waits_for_a_secret_a_key_or_an_image_is_a_condition_that_names_it(
             .until_migration("crm", "waiting for a key", stalled_for("SecretNotFound", &["key uri in Secret shop/new"]))
             .await;
 
-        report(world, &pod, waiting("ImagePullBackOff", "Back-off pulling"), 3).await;
-        let named = stalled_for("ImageNotPulled", &["godwit:test", "Back-off", "starts by itself"]);
+        report(world, &pod, waiting("ImagePullBackOff", "Back-off pulling: ErrImagePull: not found"), 3).await;
+        let named =
+            stalled_for("ImageNotPulled", &["image godwit:test cannot be pulled: not found", "starts by itself"]);
         world.until_migration("crm", "waiting for an image", named).await;
 
         world.kubelet.release("assess");

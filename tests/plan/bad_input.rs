@@ -252,6 +252,28 @@ fn a_dataset_that_is_changed_in_mid_run_stops_every_next_step_in_either_directio
 }
 
 #[test]
+fn what_a_job_reports_counts_for_the_dataset_that_it_was_started_with() {
+    let mut world = World::new(migration_spec());
+    world.run_until(|world| world.watch.created.contains_key("crm prepare"));
+    edit(&mut world, with_another_dataset(&migration_spec()));
+    world.run_until_quiet();
+    assert_eq!(world.told("crm", "Stalled").1, "SpecChanged", "Prepare worked with the former one");
+    assert!(!world.watch.created.contains_key("canary select"));
+}
+
+#[test]
+fn a_job_that_was_recorded_for_one_dataset_is_never_created_for_another() {
+    let mut world = World::new(migration_spec());
+    world.run_until(|world| !world.jobs.is_empty());
+    // The create never reached the API server, and before it is made up for the dataset changes.
+    world.jobs.clear();
+    edit(&mut world, with_another_dataset(&migration_spec()));
+    world.run_until_quiet();
+    assert_eq!(world.phase("crm"), "Completed");
+    assert_eq!(world.watch.created["crm assess"], 2, "under another name");
+}
+
+#[test]
 fn a_dataset_that_is_changed_and_changed_back_costs_nothing() {
     for minutes in (1..240).step_by(7) {
         let mut world = after(minutes);

@@ -185,7 +185,7 @@ mod tests {
             ("values.map(v, v * 2.0).filter(w, w > 1.0).size() == 100".to_owned(), true),
             ("samples.all(s, values.exists(v, v >= s) && values.exists_one(v, v == s) || true)".to_owned(), true),
             ("samples.all(s, values.exists(v, values.exists(w, w == v) || v <= s))".to_owned(), false),
-            (format!("{} > 1.0", vec!["value"; 330].join(" + ")), true),
+            (format!("{} > 1.0", vec!["value"; 250].join(" + ")), true),
         ] {
             assert!(source.len() <= MAX_SOURCE, "{source}");
             let answer = asked_of_many(&source);
