@@ -36,14 +36,16 @@ pub async fn rows(pair: &Pair, side: Side) -> Rows {
     rows
 }
 
-/// Constraints, indexes, triggers, defaults, identities: what a table promises beside its rows.
+/// Constraints, indexes, triggers, defaults, identities: what a table promises beside its rows. The server numbers the copies of a
+/// foreign key that it makes for each partition, in the order in which they came to be: their names say nothing.
 pub async fn promises(pair: &Pair, side: Side) -> BTreeSet<String> {
     let client = pair.application(side, "postgres").await;
     client.batch_execute(SPELLING).await.unwrap();
     let sql = format!(
         "select format('%I.%I ', n.nspname, c.relname) || p.text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
          cross join lateral ( \
-           select format('%s %s %s', k.conname, k.convalidated, pg_get_constraintdef(k.oid)) from pg_constraint k where k.conrelid = c.oid \
+           select format('%s %s %s', case when k.contype = 'f' and k.conparentid <> 0 then 'numbered' else k.conname end, \
+               k.convalidated, pg_get_constraintdef(k.oid)) from pg_constraint k where k.conrelid = c.oid \
            union all select pg_get_indexdef(x.indexrelid) || ' ' || x.indisvalid::text from pg_index x where x.indrelid = c.oid \
            union all select t.tgenabled::text || ' ' || pg_get_triggerdef(t.oid) from pg_trigger t \
              where t.tgrelid = c.oid and not t.tgisinternal and t.tgname not like '~godwit%' \
