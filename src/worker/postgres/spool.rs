@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use futures::{StreamExt, TryStreamExt};
+
 use super::relay::{head, tail};
 use super::row::{RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
@@ -17,6 +19,9 @@ const MEMORY_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 1 << 20;
 /// What a table whose rows are all read may still hold.
 const KEPT_BYTES: usize = 1 << 20;
+/// Files up to this size are stored several at a time.
+const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_FILES: usize = 8;
 
 /// A partition that has rows, stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,12 @@ struct Part {
     /// Bytes in its scratch file.
     spilled: u64,
     sum: Sum,
+}
+
+impl Part {
+    fn bytes(&self) -> u64 {
+        self.spilled + self.buffer.len() as u64
+    }
 }
 
 /// Rows of one table by partition.
@@ -96,19 +107,19 @@ impl Spool {
 
     /// Writes each partition that has rows as a COPY file that stands for itself, named by `path`.
     pub async fn store(mut self, storage: &Storage, path: impl Fn(u16) -> String) -> Result<Vec<StoredPart>, Error> {
-        let mut stored = Vec::new();
         let parts = std::mem::take(&mut self.parts);
-        for (partition, part) in (0_u16..).zip(parts) {
-            if part.sum.rows == 0 {
-                continue;
+        let largest = parts.iter().map(Part::bytes).max().unwrap_or(0);
+        // Small files cost waiting and no memory, large ones memory: each writer may hold what it has not sent.
+        let at_a_time = if largest <= SMALL_BYTES { SMALL_FILES } else { 1 };
+        let this = &self;
+        let stores = (0_u16..).zip(parts).filter(|(_, part)| part.sum.rows > 0).map(|(partition, part)| {
+            let path = path(partition);
+            async move {
+                let file = this.store_part(storage, &path, (partition, &part)).await?;
+                Ok::<_, Error>(StoredPart { partition, sum: part.sum, file })
             }
-            stored.push(StoredPart {
-                partition,
-                sum: part.sum,
-                file: self.store_part(storage, &path(partition), (partition, &part)).await?,
-            });
-        }
-        Ok(stored)
+        });
+        futures::stream::iter(stores).buffered(at_a_time).try_collect().await
     }
 
     async fn store_part(
@@ -117,13 +128,13 @@ impl Spool {
         path: &str,
         (partition, part): (u16, &Part),
     ) -> Result<Stored, Error> {
-        let expected = part.spilled + part.buffer.len() as u64;
+        let expected = part.bytes();
         let mut writer = storage.writer(path, expected)?;
         writer.write(head(self.format)).await?;
         if part.spilled > 0 {
             let file = scratch_file(&self.folder, partition);
             let mut spilled = File::open(&file).map_err(scratch_error)?;
-            let mut chunk = vec![0; READ_BYTES];
+            let mut chunk = vec![0; READ_BYTES.min(usize::try_from(part.spilled).unwrap_or(READ_BYTES))];
             loop {
                 // Page cache or local disk: a hop to another thread for each megabyte would cost more than it spares.
                 let length = spilled.read(&mut chunk).map_err(scratch_error)?;
