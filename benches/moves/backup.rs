@@ -39,7 +39,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
         ("backup, partitioned by size as shipped", "backup, as shipped", Some(Goal::AtMost(1.5))),
     ] {
         let by = "the step Backup whole, as its Job runs it";
-        results.add(&times, Line { metric, ours, peer: "plain COPY read", goal, by });
+        results.add(&times, &Line { metric, ours, peer: "plain COPY read", goal, by });
     }
     rig.drop_database("backup");
 }

@@ -49,7 +49,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
         let per_row = (median(&times["fenced"]) - median(&times["not fenced"])) * 1e6 / count as f64;
         results.add(
             &times,
-            Line {
+            &Line {
                 metric: "the application's writes under the fence, set at a time",
                 ours: "fenced",
                 peer: "not fenced",

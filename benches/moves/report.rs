@@ -2,6 +2,7 @@
 //! Filled by the metrics, written by `main`. Must tell the spread and the misses, and nothing about the machine but its kind.
 
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 use crate::peers;
 use crate::rig::{Rig, line_of, value};
@@ -55,7 +56,7 @@ impl Results {
     }
 
     /// The ratio round by round, then its median: both contestants of a round met the same machine.
-    pub fn add(&mut self, times: &Times, line: Line) {
+    pub fn add(&mut self, times: &Times, line: &Line) {
         let (ours, theirs) = (&times[line.ours], &times[line.peer]);
         let (goal, wanted, slower) = match line.goal {
             Some(Goal::AtMost(limit)) => (format!("≤ {limit}×"), Some(limit), true),
@@ -103,8 +104,9 @@ impl Results {
         );
         for ratio in &self.ratios {
             let verdict = verdict(&ratio["met"]);
-            page.push_str(&format!(
-                "| {} | {} | {} | **{}×** | {}–{} | {} | {} / {} | {verdict} |\n",
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | **{}×** | {}–{} | {} | {} / {} | {verdict} |",
                 text(&ratio["metric"]),
                 text(&ratio["peer"]),
                 text(&ratio["goal"]),
@@ -114,17 +116,18 @@ impl Results {
                 ratio["rounds"],
                 ratio["medians"][0],
                 ratio["medians"][1],
-            ));
+            );
         }
         page.push_str("\n| figure | goal | measured | |\n| --- | --- | --- | --- |\n");
         for figure in &self.figures {
-            page.push_str(&format!(
-                "| {} | {} | {} | {} |\n",
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
                 text(&figure["name"]),
                 text(&figure["goal"]),
                 text(&figure["figure"]),
                 verdict(&figure["met"])
-            ));
+            );
         }
         page
     }

@@ -34,7 +34,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
     for (peer, goal) in [("psql binary", Goal::AtLeast(1.0)), ("psql text", Goal::AtLeast(1.5))] {
         results.add(
             &times,
-            Line {
+            &Line {
                 metric: "copy with hash, one large table",
                 ours: "relay",
                 peer,

@@ -63,9 +63,9 @@ pub fn run(rig: &Rig, results: &mut Results) {
             continue;
         }
         let metric = "copy of the whole CRM (Prepare, Select, Copy)";
-        results.add(&times, Line { metric, ours: "copied", peer, goal: Some(Goal::AtLeast(goal)), by });
+        results.add(&times, &Line { metric, ours: "copied", peer, goal: Some(Goal::AtLeast(goal)), by });
         let metric = "whole move of the CRM (Assess to the last cutover)";
-        results.add(&times, Line { metric, ours: "whole move", peer, goal: Some(Goal::AtLeast(goal)), by: whole });
+        results.add(&times, &Line { metric, ours: "whole move", peer, goal: Some(Goal::AtLeast(goal)), by: whole });
     }
     for (step, seconds) in &parts.seconds {
         results.figure(&format!("whole move: {step}"), format!("{:.1} s", median(seconds)), None, "report");

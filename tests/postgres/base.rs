@@ -125,7 +125,7 @@ async fn the_catalogue_knows_keys_types_partitions_and_sequences() {
     assert_eq!(catalog.foreign_keys.len(), 1);
     let column = |name: &str| {
         let found = catalog.sequences.iter().find(|s| s.name.name == name).unwrap();
-        (found.column.clone().unwrap().1, found.identity)
+        (found.columns[0].1.clone(), found.identity)
     };
     assert_eq!(column("event_id_seq"), ("id".into(), true));
     assert_eq!(column("loose"), ("id".into(), false));
@@ -208,7 +208,7 @@ async fn of_two_attempts_the_older_one_can_change_nothing() {
 /// Until some backend of the test's database waits for a lock.
 pub async fn wait_for_lock(pair: &Pair, side: Side) {
     let session = pair.session(side).await;
-    for _ in 0..500 {
+    for _ in 0..3000 {
         let waiting = session
             .number(
                 "look for waiting backends",

@@ -11,10 +11,9 @@
 
 mod assess;
 mod backup;
-mod bare;
+mod bad_input;
 mod base;
 mod check;
-mod checksum;
 mod ending;
 mod fence;
 mod job;
@@ -24,4 +23,5 @@ mod moving_validation;
 mod prepare;
 mod proxy;
 mod select;
+#[allow(dead_code, reason = "shared with tests/faults")]
 mod server;

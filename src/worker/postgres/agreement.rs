@@ -18,6 +18,13 @@ pub fn findings(scope: &Scope, target: &Catalog) -> Vec<Finding> {
     findings
 }
 
+/// Whether the rows of both sides can be read alike in spite of the findings: what is missing beside the columns does not matter.
+pub fn rows_comparable(findings: &[Finding]) -> bool {
+    const BESIDE: [&str; 3] = ["ForeignKeyMissingOnTarget", "UniqueMissingOnTarget", "GeneratedColumnDiffers"];
+    let blocks = |finding: &&Finding| finding.severity == Severity::Blocker;
+    findings.iter().filter(blocks).all(|finding| BESIDE.contains(&finding.code.as_str()))
+}
+
 fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
     let table = source.name.to_string();
     let mut note = |severity: Severity, code: &str, object: String, message: String| {
@@ -39,6 +46,20 @@ fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
             }
         }
     }
+    for column in source.columns.iter().filter(|column| column.generated) {
+        let same = target.column(&column.name).is_some_and(|other| {
+            other.type_name == column.type_name && other.generated && other.expression == column.expression
+        });
+        if !same {
+            note(
+                Severity::Blocker,
+                "GeneratedColumnDiffers",
+                format!("{table}.{}", column.name),
+                "The source computes this column and it is not copied, so the target must compute it by the same expression; make them equal."
+                    .into(),
+            );
+        }
+    }
     for column in &target.columns {
         let needed = column.not_null && !column.has_default && !column.generated;
         if source.column(&column.name).is_none() && needed {
@@ -50,6 +71,12 @@ fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
             );
         }
     }
+    keys(source, target, &mut note);
+}
+
+/// Primary key and unique constraints.
+fn keys(source: &Table, target: &Table, note: &mut impl FnMut(Severity, &str, String, String)) {
+    let table = source.name.to_string();
     if source.primary_key != target.primary_key {
         note(
             Severity::Blocker,
@@ -57,6 +84,16 @@ fn compare(source: &Table, target: &Table, findings: &mut Vec<Finding>) {
             table.clone(),
             "The target's primary key is another one than the source's; make them equal.".into(),
         );
+    }
+    for unique in &source.uniques {
+        if !target.uniques.iter().any(|other| other.columns == unique.columns) {
+            note(
+                Severity::Blocker,
+                "UniqueMissingOnTarget",
+                table.clone(),
+                format!("The target does not keep {}, and Validate would refuse it; create it there.", unique.name),
+            );
+        }
     }
     for unique in &target.uniques {
         if !source.uniques.iter().any(|other| other.columns == unique.columns) {
@@ -112,11 +149,11 @@ fn foreign_keys(scope: &Scope, target: &Catalog, findings: &mut Vec<Finding>) {
     for key in of_source.iter().filter(|key| target.tables.contains_key(&key.table)) {
         if !target.foreign_keys.iter().any(|other| same(key, other)) {
             findings.push(Finding {
-                severity: Severity::Warning,
+                severity: Severity::Blocker,
                 code: "ForeignKeyMissingOnTarget".into(),
                 object: key.table.to_string(),
                 message: format!(
-                    "The target does not keep {}; its rows are proven while they move, and by nobody later.",
+                    "The target does not keep {}, and Validate would refuse it; create it there.",
                     key.name
                 ),
             });

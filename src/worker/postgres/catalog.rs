@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
 use super::identifier::TableName;
-use super::model::{Catalog, Column, ForeignKey, Identity, Sequence, Table, TableKind, Unique};
+use super::model::{Catalog, Check, Column, ForeignKey, Identity, Operator, Sequence, Table, TableKind, Unique};
 use super::session::Session;
 use crate::worker::error::Error;
 
@@ -22,6 +22,7 @@ pub async fn read_catalog(session: &Session) -> Result<Catalog, Error> {
     read_columns(session, &mut catalog.tables).await?;
     read_keys(session, &mut catalog.tables).await?;
     read_partitions(session, &mut catalog.tables).await?;
+    read_checks(session, &mut catalog.tables).await?;
     catalog.foreign_keys = read_foreign_keys(session).await?;
     catalog.sequences = read_sequences(session).await?;
     catalog.extensions = rows(session, "select extname::text, extversion from pg_catalog.pg_extension")
@@ -79,6 +80,8 @@ fn table(row: &Row) -> (TableName, Table) {
         inherits: row.get(6),
         partitions: Vec::new(),
         owned_by_us: row.get(7),
+        checks: Vec::new(),
+        deferrable_exclusions: Vec::new(),
     };
     (name, table)
 }
@@ -89,7 +92,14 @@ async fn read_columns(session: &Session, tables: &mut BTreeMap<TableName, Table>
     let sql = format!(
         "with recursive base(oid, base) as ( \
            select t.oid, t.oid from pg_catalog.pg_type t where t.typtype <> 'd' \
-           union all select d.oid, b.base from pg_catalog.pg_type d join base b on b.oid = d.typbasetype where d.typtype = 'd') \
+           union all select d.oid, b.base from pg_catalog.pg_type d join base b on b.oid = d.typbasetype where d.typtype = 'd'), \
+         equality(type, schema, name) as ( \
+           select oc.opcintype, pn.nspname::text, p.oprname::text from pg_catalog.pg_opclass oc \
+             join pg_catalog.pg_am am on am.oid = oc.opcmethod and am.amname = 'btree' \
+             join pg_catalog.pg_amop o on o.amopfamily = oc.opcfamily and o.amopstrategy = 3 \
+               and o.amoplefttype = oc.opcintype and o.amoprighttype = oc.opcintype \
+             join pg_catalog.pg_operator p on p.oid = o.amopopr join pg_catalog.pg_namespace pn on pn.oid = p.oprnamespace \
+             where oc.opcdefault and pn.nspname <> 'pg_catalog') \
          select n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
            a.atttypid, a.attnotnull, a.attgenerated <> '', a.attidentity::text, \
            coalesce((t.typtype = 'e' or (t.typtype in ('b', 'r', 'm') and t.oid < 16384)) \
@@ -98,11 +108,16 @@ async fn read_columns(session: &Session, tables: &mut BTreeMap<TableName, Table>
            case when a.attcollation <> 0 and a.attcollation <> t0.typcollation \
              then (select cn.nspname || '.' || co.collname from pg_catalog.pg_collation co \
                    join pg_catalog.pg_namespace cn on cn.oid = co.collnamespace where co.oid = a.attcollation) end, \
-           t0.typname in ('lo') \
+           t0.typname in ('lo'), t.oid = 26, t.oid in (20, 21, 23, 1700), \
+           case when a.attgenerated <> '' then (select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d \
+             where d.adrelid = a.attrelid and d.adnum = a.attnum) end, \
+           equality.schema, equality.name, \
+           exists (select from pg_catalog.pg_collation co where co.oid = a.attcollation and not co.collisdeterministic) \
          from pg_catalog.pg_attribute a \
          join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          join pg_catalog.pg_type t0 on t0.oid = a.atttypid \
          join base b on b.oid = a.atttypid join pg_catalog.pg_type t on t.oid = b.base \
+         left join equality on equality.type = t.oid \
          where c.relkind in ('r', 'p') and not c.relispartition and a.attnum > 0 and not a.attisdropped and {FOREIGN_SCHEMAS} \
          order by a.attrelid, a.attnum"
     );
@@ -130,7 +145,16 @@ fn column(row: &Row) -> Column {
         has_default: row.get(9),
         collation: row.get(10),
         large_object: row.get(11),
+        object_id: row.get(12),
+        number: row.get(13),
+        expression: row.get(14),
+        equality: operator(row.get(15), row.get(16)),
+        insensitive: row.get(17),
     }
+}
+
+fn operator(schema: Option<String>, name: Option<String>) -> Option<Operator> {
+    Some(Operator { schema: schema?, name: name? })
 }
 
 /// Primary keys, unique constraints and plain unique indexes (no expression, no condition).
@@ -139,7 +163,8 @@ async fn read_keys(session: &Session, tables: &mut BTreeMap<TableName, Table>) -
         "select n.nspname::text, c.relname::text, i.relname::text, x.indisprimary, not x.indimmediate, \
            array(select a.attname::text from pg_catalog.unnest(x.indkey::int2[]) with ordinality k(num, pos) \
              join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = k.num \
-             where k.pos <= x.indnkeyatts order by k.pos) \
+             where k.pos <= x.indnkeyatts order by k.pos), \
+           coalesce((pg_catalog.to_jsonb(x) ->> 'indnullsnotdistinct')::bool, false) \
          from pg_catalog.pg_index x join pg_catalog.pg_class c on c.oid = x.indrelid \
          join pg_catalog.pg_class i on i.oid = x.indexrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          where x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null and not c.relispartition \
@@ -154,7 +179,7 @@ async fn read_keys(session: &Session, tables: &mut BTreeMap<TableName, Table>) -
             table.primary_key = columns;
             table.primary_key_deferrable = row.get(4);
         } else {
-            table.uniques.push(Unique { name: row.get(2), columns, deferrable: row.get(4) });
+            table.uniques.push(Unique { name: row.get(2), columns, deferrable: row.get(4), nulls_equal: row.get(6) });
         }
     }
     Ok(())
@@ -176,6 +201,27 @@ async fn read_partitions(session: &Session, tables: &mut BTreeMap<TableName, Tab
     Ok(())
 }
 
+async fn read_checks(session: &Session, tables: &mut BTreeMap<TableName, Table>) -> Result<(), Error> {
+    let sql = format!(
+        "select n.nspname::text, c.relname::text, k.conname::text, k.contype = 'x', \
+           coalesce(pg_catalog.pg_get_expr(k.conbin, k.conrelid), ''), k.convalidated \
+         from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
+         join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where (k.contype = 'c' or (k.contype = 'x' and k.condeferrable)) and not c.relispartition and {FOREIGN_SCHEMAS} order by 1, 2, 3"
+    );
+    for row in rows(session, &sql).await? {
+        let Some(table) = tables.get_mut(&table_name(&row, 0)) else {
+            continue;
+        };
+        if row.get(3) {
+            table.deferrable_exclusions.push(row.get(2));
+        } else {
+            table.checks.push(Check { name: row.get(2), expression: row.get(4), validated: row.get(5) });
+        }
+    }
+    Ok(())
+}
+
 /// Foreign keys as declared: the copies that partitions have of them are left out.
 async fn read_foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> {
     let names = |columns: &str, table: &str| {
@@ -184,9 +230,13 @@ async fn read_foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> 
              join pg_catalog.pg_attribute a on a.attrelid = {table} and a.attnum = k.num order by k.pos)"
         )
     };
+    let operators = "from pg_catalog.unnest(o.conpfeqop) with ordinality k(operator, pos) \
+        join pg_catalog.pg_operator p on p.oid = k.operator join pg_catalog.pg_namespace pn on pn.oid = p.oprnamespace order by k.pos";
     let sql = format!(
         "select n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text, o.conname::text, \
-           {}, {}, o.confmatchtype = 'f', o.convalidated, o.condeferrable \
+           {}, {}, o.confmatchtype = 'f', o.convalidated, o.condeferrable, \
+           array(select case when pn.nspname <> 'pg_catalog' then pn.nspname::text end {operators}), \
+           array(select p.oprname::text {operators}) \
          from pg_catalog.pg_constraint o \
          join pg_catalog.pg_class c on c.oid = o.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          join pg_catalog.pg_class r on r.oid = o.confrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace \
@@ -206,15 +256,21 @@ async fn read_foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> 
             match_full: row.get(7),
             validated: row.get(8),
             deferrable: row.get(9),
+            operators: row
+                .get::<_, Vec<Option<String>>>(10)
+                .into_iter()
+                .zip(row.get::<_, Vec<String>>(11))
+                .map(|(schema, name)| operator(schema, Some(name)))
+                .collect(),
         })
         .collect();
     Ok(keys)
 }
 
-/// Sequences with the column that draws from them: owned by it, or named in its default.
+/// Sequences with the columns that draw from them: owned by one, or named in their defaults.
 async fn read_sequences(session: &Session) -> Result<Vec<Sequence>, Error> {
     let sql = format!(
-        "select distinct on (c.oid) n.nspname::text, c.relname::text, pg_catalog.format_type(s.seqtypid, null), \
+        "select n.nspname::text, c.relname::text, pg_catalog.format_type(s.seqtypid, null), \
            s.seqincrement, s.seqmin, s.seqmax, s.seqstart, s.seqcycle, \
            case when pg_catalog.has_sequence_privilege(c.oid, 'SELECT, USAGE') then pg_catalog.pg_sequence_last_value(c.oid) end, \
            tn.nspname::text, t.relname::text, a.attname::text, coalesce(u.identity, false) \
@@ -229,11 +285,26 @@ async fn read_sequences(session: &Session) -> Result<Vec<Sequence>, Error> {
              join pg_catalog.pg_attrdef f on f.oid = d.objid where d.classid = 'pg_catalog.pg_attrdef'::regclass \
                and d.refclassid = 'pg_catalog.pg_class'::regclass \
          ) u on u.sequence = c.oid \
-         left join pg_catalog.pg_class t on t.oid = u.relation left join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace \
+         left join pg_catalog.pg_class t on t.oid = u.relation and not t.relispartition left join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace \
          left join pg_catalog.pg_attribute a on a.attrelid = u.relation and a.attnum = u.attribute \
-         where c.relpersistence <> 't' and {FOREIGN_SCHEMAS} order by c.oid, u.rank"
+         where c.relpersistence <> 't' and {FOREIGN_SCHEMAS} order by c.oid, u.rank, tn.nspname, t.relname, a.attnum"
     );
-    let sequences = rows(session, &sql).await?.iter().map(sequence).collect();
+    let mut sequences: Vec<Sequence> = Vec::new();
+    for row in rows(session, &sql).await? {
+        let found = sequence(&row);
+        match sequences.last_mut().filter(|last| last.name == found.name) {
+            // One sequence may feed many tables: each of them can collide.
+            Some(last) => {
+                last.identity |= found.identity;
+                for column in found.columns {
+                    if !last.columns.contains(&column) {
+                        last.columns.push(column);
+                    }
+                }
+            }
+            None => sequences.push(found),
+        }
+    }
     Ok(sequences)
 }
 
@@ -248,7 +319,10 @@ fn sequence(row: &Row) -> Sequence {
         start: row.get(6),
         cycle: row.get(7),
         last_value: row.get(8),
-        column: table.map(|schema| (TableName::new(schema, row.get::<_, String>(10)), row.get(11))),
+        columns: table
+            .map(|schema| (TableName::new(schema, row.get::<_, String>(10)), row.get(11)))
+            .into_iter()
+            .collect(),
         identity: row.get(12),
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Transaction;
 use super::compare::Class;
 use super::identifier::{TableName, quote_identifier, quote_literal};
 use super::keys::{KeyTable, write_lines};
-use super::model::{Catalog, Chunks, ForeignKey, OwnedTable, Scope, Table};
+use super::model::{Catalog, Check, Chunks, ForeignKey, OwnedTable, Scope, Table};
 use crate::contract::{Finding, Severity, exit};
 use crate::worker::error::Error;
 use crate::worker::storage::Writer;
@@ -29,6 +29,12 @@ impl Violation {
             "ReferredByOthers" => format!(
                 "{} rows of other customers refer to the cohort's rows by {}; remove those links, then retry.",
                 self.rows, self.constraint
+            ),
+            "CheckViolated" => format!("{} rows break the check {}, which claims to hold.", self.rows, self.constraint),
+            "RowsOfNobody" => format!(
+                "{} customers are on the target that no cohort brought and that were not there before; find out who writes past \
+                 the fence, and remove them.",
+                self.rows
             ),
             _ => format!("{} rows are doubles under {}.", self.rows, self.constraint),
         };
@@ -136,18 +142,12 @@ pub async fn from_others(
                 || "true".to_owned(),
                 |child| {
                     let own = child.customer_join("same", "o");
-                    let key: Vec<_> = child
-                        .table
-                        .primary_key
-                        .iter()
-                        .map(|column| format!("same.{0} = t.{0}", quote_identifier(column)))
-                        .collect();
                     format!(
                         "not exists (select from {} as same{} join godwit.member as own on own.customer = {} where {} and own.entry = {entry})",
                         child.table.name.sql(),
                         own.joins,
                         own.customer,
-                        key.join(" and ")
+                        child.table.same_key("same", "t")
                     )
                 },
             );
@@ -156,6 +156,49 @@ pub async fn from_others(
         }
     }
     Ok(found)
+}
+
+/// Rows that break a check which the target claims to keep: marked valid over them, or meaning something else by now.
+///
+/// Only Validate asks: while rows land the server enforces checks itself.
+pub async fn of_checks(
+    transaction: &Transaction<'_>,
+    (scope, catalog): (&Scope, &Catalog),
+    entry: i32,
+) -> Result<Vec<Violation>, Error> {
+    let mut found = Vec::new();
+    for owned in &scope.owned {
+        let table = catalog.tables.get(&owned.table.name).unwrap_or(&owned.table);
+        for check in table.checks.iter().filter(|check| check.validated) {
+            let extent = Extent { table: &owned.table, from: owned.from_entry(entry, None) };
+            let code = ("CheckViolated", check.name.as_str());
+            found.extend(count(transaction, &extent, &breaks_check(table, check), code).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// A condition on the row `t`: it breaks the check. Like the server's own test it lets NULL pass.
+pub fn breaks_check(table: &Table, check: &Check) -> String {
+    // The expression names columns alone; in a query of its own they can only be this row's.
+    format!(
+        "(select ({}) is false from (select t.*, t.tableoid) as {})",
+        check.expression,
+        quote_identifier(&table.name.name)
+    )
+}
+
+/// Customers on the target that are in no entry of its ledger, while new ones are born on the source.
+pub async fn of_nobody(transaction: &Transaction<'_>, scope: &Scope) -> Result<Option<Violation>, Error> {
+    let Some(root) = scope.root_table() else {
+        return Ok(None);
+    };
+    let extent = Extent { table: &root.table, from: format!("from {} as t where true", root.table.name.sql()) };
+    let nobodys = format!(
+        "not exists (select from godwit.member as member where member.customer = t.{})",
+        quote_identifier(&scope.root_key)
+    );
+    count(transaction, &extent, &nobodys, ("RowsOfNobody", "the ledger")).await
 }
 
 /// Every reference in and into the dataset, over whole tables: sees rows that belong to no customer any more.
@@ -225,16 +268,11 @@ async fn lock_parents(transaction: &Transaction<'_>, scope: &Scope, key: &Foreig
     // Distinct values first: a few reference rows are found once, not once for each row that refers to them.
     let columns: Vec<_> = key.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
     let lock = format!(
-        "select count(*) from (select 1 from {parent} as parent where ({referenced}) in (select distinct {columns} {from}) \
+        "select count(*) from (select 1 from {parent} as parent join (select distinct {columns} {from}) as wanted on {same} \
          for key share of parent) as locked",
         parent = key.referenced.sql(),
-        referenced = key
-            .referenced_columns
-            .iter()
-            .map(|column| format!("parent.{}", quote_identifier(column)))
-            .collect::<Vec<_>>()
-            .join(", "),
         columns = columns.join(", "),
+        same = key.condition("wanted", "parent"),
     );
     transaction
         .batch_execute(&lock)
@@ -273,16 +311,24 @@ async fn doubles(
 ) -> Result<Vec<Violation>, Error> {
     // What the target enforces counts, and that is in the target's catalogue.
     let table = catalog.tables.get(&extent.table.name).unwrap_or(extent.table);
-    let key = table.primary_key_deferrable.then_some(("primary key", &table.primary_key));
-    let uniques =
-        table.uniques.iter().filter(|unique| unique.deferrable).map(|unique| (unique.name.as_str(), &unique.columns));
+    let key = table.primary_key_deferrable.then_some(("primary key", &table.primary_key, false));
+    let uniques = table
+        .uniques
+        .iter()
+        .filter(|unique| unique.deferrable)
+        .map(|unique| (unique.name.as_str(), &unique.columns, unique.nulls_equal));
     let mut found = Vec::new();
-    for (name, columns) in key.into_iter().chain(uniques) {
+    for (name, columns, nulls_equal) in key.into_iter().chain(uniques) {
         let same: Vec<_> = columns
             .iter()
             .map(|column| {
+                let equal = table.equal(column, ("other", "t"));
                 let column = quote_identifier(column);
-                format!("other.{column} = t.{column}")
+                if nulls_equal {
+                    format!("({equal} or (other.{column} is null and t.{column} is null))")
+                } else {
+                    equal
+                }
             })
             .collect();
         let broken = format!(

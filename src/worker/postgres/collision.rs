@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tokio_postgres::types::ToSql;
 
 use super::identifier::quote_identifier;
-use super::model::Table;
+use super::model::{Operator, Table};
 use super::session::Session;
 use crate::worker::error::Error;
 
@@ -54,12 +54,16 @@ async fn count_batch(
         .iter()
         .zip(&names)
         .map(|(column, key)| {
-            let kind = table.column(column).map_or("text", |column| column.type_name.as_str());
-            format!("t.{} = u.{key}::{kind}", quote_identifier(column))
+            let known = table.column(column);
+            let kind = known.map_or("text", |column| column.type_name.as_str());
+            let equality = known.and_then(|column| column.equality.as_ref());
+            let equals = equality.map_or_else(|| "=".to_owned(), Operator::sql);
+            format!("t.{} {equals} u.{key}::{kind}", quote_identifier(column))
         })
         .collect();
+    // Not qualified: with several arrays `unnest` is syntax, and only known by its bare name.
     let sql = format!(
-        "select count(*) from pg_catalog.unnest({}) as u({}) join {} as t on {}",
+        "select count(*) from unnest({}) as u({}) join {} as t on {}",
         arrays.join(", "),
         names.join(", "),
         table.name.sql(),

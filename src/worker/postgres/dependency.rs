@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{GenericClient, Transaction};
+use tokio_postgres::{GenericClient, Row, Transaction};
 
 use super::identifier::TableName;
 use super::session::Session;
@@ -31,6 +31,8 @@ with recursive part(class, id) as (
   union select 'pg_catalog.pg_constraint'::regclass, c.oid from pg_catalog.pg_constraint c where c.conrelid = any($1::oid[])
   union select 'pg_catalog.pg_trigger'::regclass, t.oid from pg_catalog.pg_trigger t where t.tgrelid = any($1::oid[]) and not t.tgisinternal
     and t.tgname not like '~godwit%'
+  union select 'pg_catalog.pg_policy'::regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = any($1::oid[])
+  union select 'pg_catalog.pg_rewrite'::regclass, r.oid from pg_catalog.pg_rewrite r where r.ev_class = any($1::oid[])
   union select 'pg_catalog.pg_class'::regclass, i.indexrelid from pg_catalog.pg_index i where i.indrelid = any($1::oid[])
 ), needed(class, id) as (
   select class, id from part
@@ -69,16 +71,30 @@ union all
 select 2, t.oid, 'type', pg_catalog.format_type(t.oid, null), case t.typtype
     when 'e' then pg_catalog.format('create type %s as enum (%s)', pg_catalog.format_type(t.oid, null),
       (select pg_catalog.string_agg(pg_catalog.quote_literal(l.enumlabel), ', ' order by l.enumsortorder) from pg_catalog.pg_enum l where l.enumtypid = t.oid))
-    when 'd' then pg_catalog.format('create domain %s as %s%s%s%s', pg_catalog.format_type(t.oid, null), pg_catalog.format_type(t.typbasetype, t.typtypmod),
+    when 'd' then pg_catalog.format('create domain %s as %s%s%s%s%s', pg_catalog.format_type(t.oid, null), pg_catalog.format_type(t.typbasetype, t.typtypmod),
+      (select coalesce(pg_catalog.string_agg(pg_catalog.format(' collate %I.%I', n.nspname, o.collname), ''), '') from pg_catalog.pg_collation o
+        join pg_catalog.pg_namespace n on n.oid = o.collnamespace where o.oid = t.typcollation
+          and t.typcollation <> (select b.typcollation from pg_catalog.pg_type b where b.oid = t.typbasetype)),
       case when t.typdefault is not null then ' default ' || pg_catalog.pg_get_expr(t.typdefaultbin, 0) else '' end,
       case when t.typnotnull then ' not null' else '' end,
       (select coalesce(pg_catalog.string_agg(pg_catalog.format(' constraint %I %s', c.conname, pg_catalog.pg_get_constraintdef(c.oid)), '' order by c.conname), '')
         from pg_catalog.pg_constraint c where c.contypid = t.oid and c.contype = 'c'))
     when 'c' then pg_catalog.format('create type %s as (%s)', pg_catalog.format_type(t.oid, null),
-      (select pg_catalog.string_agg(pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+      (select pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+          (select pg_catalog.format(' collate %I.%I', n.nspname, o.collname) from pg_catalog.pg_collation o join pg_catalog.pg_namespace n on n.oid = o.collnamespace
+            where o.oid = a.attcollation and o.oid <> (select b.typcollation from pg_catalog.pg_type b where b.oid = a.atttypid))), ', ' order by a.attnum)
         from pg_catalog.pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
-    when 'r' then pg_catalog.format('create type %s as range (subtype = %s)', pg_catalog.format_type(t.oid, null),
-      (select pg_catalog.format_type(r.rngsubtype, null) from pg_catalog.pg_range r where r.rngtypid = t.oid)) end
+    when 'r' then (select pg_catalog.format('create type %s as range (subtype = %s%s%s%s%s)', pg_catalog.format_type(t.oid, null),
+        pg_catalog.format_type(r.rngsubtype, null),
+        (select pg_catalog.format(', subtype_opclass = %I.%I', n.nspname, o.opcname) from pg_catalog.pg_opclass o
+          join pg_catalog.pg_namespace n on n.oid = o.opcnamespace where o.oid = r.rngsubopc and not o.opcdefault),
+        (select pg_catalog.format(', collation = %I.%I', n.nspname, o.collname) from pg_catalog.pg_collation o
+          join pg_catalog.pg_namespace n on n.oid = o.collnamespace where o.oid = r.rngcollation
+            and o.oid <> (select b.typcollation from pg_catalog.pg_type b where b.oid = r.rngsubtype)),
+        case when r.rngsubdiff <> 0 then ', subtype_diff = ' || r.rngsubdiff::pg_catalog.regproc::text end,
+        (select pg_catalog.format(', multirange_type_name = %I.%I', n.nspname, m.typname) from pg_catalog.pg_type m
+          join pg_catalog.pg_namespace n on n.oid = m.typnamespace where m.oid = (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid))
+      from pg_catalog.pg_range r where r.rngtypid = t.oid and r.rngcanonical = 0) end
   from plain p join pg_catalog.pg_type t on t.oid = p.id and p.class = 'pg_catalog.pg_type'::regclass
   left join pg_catalog.pg_class c on c.oid = t.typrelid
   where p.extension = 0 and t.oid >= 16384 and (t.typtype <> 'c' or c.relkind = 'c')
@@ -91,7 +107,21 @@ union all
 select 4, c.oid, 'collation', pg_catalog.format('%I.%I', s.nspname, c.collname), null
   from plain p join pg_catalog.pg_collation c on c.oid = p.id and p.class = 'pg_catalog.pg_collation'::regclass
   join pg_catalog.pg_namespace s on s.oid = c.collnamespace where p.extension = 0 and c.oid >= 16384
-order by 1, 2, 4";
+union all
+select distinct 5, 0::oid, 'role', pg_catalog.quote_ident(r.rolname), null
+  from plain p join pg_catalog.pg_policy y on p.class = 'pg_catalog.pg_policy'::regclass and y.oid = p.id
+  join pg_catalog.pg_roles r on r.oid = any(y.polroles)";
+
+/// What rules and functions of the tables name beside the tables themselves.
+const RELATIONS: &str = "
+union all
+select 6, c.oid, 'relation', pg_catalog.format('%I.%I', s.nspname, c.relname), null
+  from plain p join pg_catalog.pg_class c on p.class = 'pg_catalog.pg_class'::regclass and c.oid = p.id
+  join pg_catalog.pg_namespace s on s.oid = c.relnamespace
+  where p.extension = 0 and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.oid = any($1::oid[])
+    and not exists (select from pg_catalog.pg_inherits i where i.inhparent = any($1::oid[]) and i.inhrelid = c.oid)";
+
+const ORDER: &str = " order by 1, 2, 4";
 
 /// What the tables (and their partitions) need, in an order that nearly always works.
 pub async fn of_tables(session: &Session, tables: &[&TableName]) -> Result<Vec<Dependency>, Error> {
@@ -107,12 +137,46 @@ pub async fn of_tables(session: &Session, tables: &[&TableName]) -> Result<Vec<D
             .map_err(failed())?;
         oids.extend(row.map(|row| row.get::<_, u32>(0)));
     }
-    let rows = session.query(&format!("{CLOSURE}{OBJECTS}"), &[&oids]).await.map_err(failed())?;
-    let found = rows
+    let sql = format!("{CLOSURE}{OBJECTS}{RELATIONS}{ORDER}");
+    let rows = session.query(&sql, &[&oids]).await.map_err(failed())?;
+    Ok(rows.iter().map(dependency).collect())
+}
+
+fn dependency(row: &Row) -> Dependency {
+    Dependency { kind: row.get("kind"), identity: row.get("identity"), create: row.get("create") }
+}
+
+/// Composite types, domains and ranges of the tables that the other database has under the same name with another meaning: rows
+/// would arrive changed, or not at all. Labels of enums are compared apart.
+pub async fn differing_types(
+    source: &Session,
+    target: &impl GenericClient,
+    tables: &[&TableName],
+) -> Result<Vec<Finding>, Error> {
+    let needed = of_tables(source, tables).await?;
+    let types: Vec<&Dependency> = needed
         .iter()
-        .map(|row| Dependency { kind: row.get("kind"), identity: row.get("identity"), create: row.get("create") })
+        .filter(|needed| needed.kind == "type")
+        .filter(|needed| needed.create.as_deref().is_some_and(|create| !create.contains(" as enum (")))
         .collect();
-    Ok(found)
+    let names: Vec<&str> = types.iter().map(|needed| needed.identity.as_str()).collect();
+    let sql = format!(
+        "with plain(class, id, extension) as (select 'pg_catalog.pg_type'::regclass::oid, pg_catalog.to_regtype(name)::oid, 0::oid \
+         from pg_catalog.unnest($1::text[]) as t(name)){OBJECTS}{ORDER}"
+    );
+    let rows = target.query(&sql, &[&names]).await.map_err(Error::database("compare types with the target's"))?;
+    let there: Vec<Dependency> = rows.iter().map(dependency).collect();
+    let differing = types
+        .iter()
+        .filter(|needed| there.iter().any(|other| other.identity == needed.identity && other.create != needed.create));
+    Ok(differing
+        .map(|needed| Finding {
+            severity: Severity::Blocker,
+            code: "TypeDiffers".into(),
+            object: needed.identity.clone(),
+            message: "The target has a type of this name that is defined in another way; make them equal.".into(),
+        })
+        .collect())
 }
 
 /// Those that the other database does not have.
@@ -126,6 +190,8 @@ pub async fn missing(other: &impl GenericClient, dependencies: Vec<Dependency>) 
             }
             "type" => "select pg_catalog.to_regtype($1) is not null",
             "function" => "select pg_catalog.to_regprocedure($1) is not null",
+            "role" => "select pg_catalog.to_regrole($1) is not null",
+            "relation" => "select pg_catalog.to_regclass($1) is not null",
             _ => {
                 "select exists (select from pg_catalog.pg_collation c join pg_catalog.pg_namespace n on n.oid = c.collnamespace \
                  where pg_catalog.format('%I.%I', n.nspname, c.collname) = $1)"

@@ -114,7 +114,8 @@ pub async fn apply(uri: &str, sql: &[u8]) -> Result<Vec<String>, Error> {
         .collect())
 }
 
-/// Constraints, indexes and triggers of all tables but Godwit's, as the server describes them.
+/// Constraints, indexes and triggers of all tables but Godwit's, as the server describes them. The copies of a foreign key that the
+/// server makes for partitions are named anew with each restore, and stand or fall with the key itself.
 pub async fn facts(client: &impl GenericClient) -> Result<Vec<SchemaFact>, Error> {
     let fences = TRIGGERS.map(ToOwned::to_owned).to_vec();
     let sql = "
@@ -124,6 +125,7 @@ pub async fn facts(client: &impl GenericClient) -> Result<Vec<SchemaFact>, Error
           select 'constraint' as kind, o.conname::text as name, o.convalidated as in_force,
               pg_catalog.pg_get_constraintdef(o.oid) as definition
             from pg_catalog.pg_constraint o where o.conrelid = c.oid and o.contype <> 't'
+              and not (o.contype = 'f' and o.conparentid <> 0)
           union all
           select 'index', i.relname::text, x.indisvalid and x.indisready, pg_catalog.pg_get_indexdef(x.indexrelid)
             from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid

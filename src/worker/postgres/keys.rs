@@ -15,8 +15,8 @@ use super::row::RowFormat;
 use crate::worker::error::Error;
 use crate::worker::storage::Writer;
 
-/// A space keeps it apart from any column that a key can sensibly have.
-const CLASS: &str = "\"godwit class\"";
+/// Beside the columns of a key; lengthened where one of them has the same name.
+const CLASS: &str = "godwit class";
 
 /// How many keys of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -55,6 +55,17 @@ pub struct KeyTable {
     key: Vec<String>,
     shape: Shape,
     of: Table,
+    /// The column of the class, quoted.
+    class: String,
+}
+
+/// A name that no column of the key has.
+fn class_column(key: &[String]) -> String {
+    let mut name = CLASS.to_owned();
+    while key.contains(&name) {
+        name.push('+');
+    }
+    quote_identifier(&name)
 }
 
 impl KeyTable {
@@ -66,10 +77,17 @@ impl KeyTable {
         number: usize,
     ) -> Result<Self, Error> {
         let name = format!("godwit_keys_{number}");
-        let keys = Self { name: format!("pg_temp.{name}"), key: table.primary_key.clone(), shape, of: table.clone() };
+        let keys = Self {
+            name: format!("pg_temp.{name}"),
+            key: table.primary_key.clone(),
+            shape,
+            of: table.clone(),
+            class: class_column(&table.primary_key),
+        };
         let create = format!(
-            "create temporary table {name} on commit drop as select {}, ''::text as {CLASS} from {} with no data",
+            "create temporary table {name} on commit drop as select {}, ''::text as {} from {} with no data",
             keys.columns(""),
+            keys.class,
             table.name.sql()
         );
         transaction.batch_execute(&create).await.map_err(Error::database(format!("note keys of {}", table.name)))?;
@@ -80,7 +98,8 @@ impl KeyTable {
     pub async fn add(&self, transaction: &Transaction<'_>, differences: &[Difference]) -> Result<(), Error> {
         let noted = || Error::database(format!("note keys of {}", self.of.name));
         let format = self.shape.format;
-        let copy = format!("copy {} ({}, {CLASS}) from stdin {}", self.name, self.columns(""), format.copy_options());
+        let copy =
+            format!("copy {} ({}, {}) from stdin {}", self.name, self.columns(""), self.class, format.copy_options());
         let sink = transaction.copy_in::<_, Bytes>(&copy).await.map_err(noted())?;
         let mut batches = Batches::new(sink, &self.of);
         batches.push(head(format)).await?;
@@ -135,7 +154,7 @@ impl KeyTable {
             self.of.name.sql(),
             self.name,
             self.same_key("t", "k"),
-            in_classes(classes)
+            self.in_classes(classes)
         )
     }
 
@@ -146,7 +165,7 @@ impl KeyTable {
 
     /// The keys alone, as they travel.
     pub fn select_keys(&self, classes: &[Class]) -> String {
-        format!("select {} from {} as k where {}", self.columns("k."), self.name, in_classes(classes))
+        format!("select {} from {} as k where {}", self.columns("k."), self.name, self.in_classes(classes))
     }
 
     pub fn delete_rows(&self, classes: &[Class]) -> String {
@@ -155,7 +174,7 @@ impl KeyTable {
             self.of.name.sql(),
             self.name,
             self.same_key("t", "k"),
-            in_classes(classes)
+            self.in_classes(classes)
         )
     }
 
@@ -163,9 +182,10 @@ impl KeyTable {
     pub async fn write_evidence(&self, transaction: &Transaction<'_>, writer: &mut Writer) -> Result<(), Error> {
         let values: Vec<_> = self.key.iter().map(|column| format!("k.{}::text", quote_identifier(column))).collect();
         let select = format!(
-            "select pg_catalog.json_build_object('table', {}, 'class', k.{CLASS}, 'key', pg_catalog.json_build_array({}))::text \
+            "select pg_catalog.json_build_object('table', {}, 'class', k.{}, 'key', pg_catalog.json_build_array({}))::text \
              from {} as k",
             quote_literal(&self.of.name.to_string()),
+            self.class,
             values.join(", "),
             self.name
         );
@@ -180,14 +200,12 @@ impl KeyTable {
     }
 
     fn same_key(&self, one: &str, other: &str) -> String {
-        self.key
-            .iter()
-            .map(|column| {
-                let column = quote_identifier(column);
-                format!("{one}.{column} = {other}.{column}")
-            })
-            .collect::<Vec<_>>()
-            .join(" and ")
+        self.of.same_key(one, other)
+    }
+
+    fn in_classes(&self, classes: &[Class]) -> String {
+        let names: Vec<_> = classes.iter().map(|class| quote_literal(name_of(*class))).collect();
+        format!("k.{} in ({})", self.class, names.join(", "))
     }
 
     /// Joins `alias` (a row that refers to this table) with the keys, where `key` refers by columns of the key.
@@ -197,7 +215,7 @@ impl KeyTable {
                 " join {} as k on {} and {}",
                 self.name,
                 key.condition(alias, "k"),
-                in_classes(&[Class::Extra, Class::Different])
+                self.in_classes(&[Class::Extra, Class::Different])
             )
         })
     }
@@ -223,9 +241,4 @@ fn name_of(class: Class) -> &'static str {
         Class::Extra => "Extra",
         Class::Different => "Different",
     }
-}
-
-fn in_classes(classes: &[Class]) -> String {
-    let names: Vec<_> = classes.iter().map(|class| quote_literal(name_of(*class))).collect();
-    format!("k.{CLASS} in ({})", names.join(", "))
 }

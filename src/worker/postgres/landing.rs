@@ -4,12 +4,10 @@
 
 use std::ops::Deref;
 
-use bytes::Bytes;
-use tokio_postgres::{CopyInSink, IsolationLevel, Transaction};
+use tokio_postgres::{IsolationLevel, Transaction};
 
-use super::bare;
 use super::fence;
-use super::identifier::{TableName, quote_identifier};
+use super::identifier::TableName;
 use super::ledger::Ownership;
 use super::model::Table;
 use super::relay::{Rows, Shape, relay};
@@ -51,12 +49,10 @@ impl<'s> Landing<'s> {
             .map_err(Error::database("begin a landing"))?;
         token::hold(&transaction, token).await?;
         // Switches off foreign-key checks, cascades and the users' triggers, for this transaction only.
-        let alone = bare::among_landings();
         transaction
-            .batch_execute(&format!("{alone}; set local session_replication_role = replica"))
+            .batch_execute("set local session_replication_role = replica")
             .await
             .map_err(Error::database("switch off the users' triggers for a landing"))?;
-        bare::refuse_while_bare(&transaction, &token.subject).await?;
         Ok(Self { transaction })
     }
 
@@ -68,13 +64,6 @@ impl<'s> Landing<'s> {
     /// Lands rows as they come.
     pub async fn receive(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
         self.receive_into(&table.name.sql(), rows, (table, shape)).await
-    }
-
-    /// Opens a table for rows as they come.
-    pub async fn open(&self, (table, shape): (&Table, Shape)) -> Result<CopyInSink<Bytes>, Error> {
-        let name = table.name.sql();
-        let copy = format!("copy {name} ({}) from stdin {}", table.column_list(), shape.format.copy_options());
-        self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))
     }
 
     async fn receive_into(
@@ -97,20 +86,12 @@ impl<'s> Landing<'s> {
         );
         self.transaction.batch_execute(&create).await.map_err(failed())?;
         let sum = self.receive_into("pg_temp.godwit_replacing", rows, (table, shape)).await?;
-        let same_key: Vec<_> = table
-            .primary_key
-            .iter()
-            .map(|column| {
-                let column = quote_identifier(column);
-                format!("t.{column} = r.{column}")
-            })
-            .collect();
         let replace = format!(
             "analyze pg_temp.godwit_replacing;
              delete from {name} as t using pg_temp.godwit_replacing as r where {};
              insert into {name} ({columns}) overriding system value select {columns} from pg_temp.godwit_replacing;
              drop table pg_temp.godwit_replacing",
-            same_key.join(" and ")
+            table.same_key("t", "r")
         );
         self.transaction.batch_execute(&replace).await.map_err(failed())?;
         Ok(sum)

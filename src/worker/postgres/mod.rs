@@ -2,10 +2,8 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod agreement;
-pub mod bare;
 pub mod baseline;
 pub mod catalog;
-pub mod checksum;
 pub mod closure;
 pub mod collision;
 pub mod compare;
@@ -23,6 +21,7 @@ pub mod landing;
 pub mod ledger;
 pub mod manifest;
 pub mod model;
+pub mod obstacle;
 pub mod partition;
 pub mod relay;
 pub mod remnant;

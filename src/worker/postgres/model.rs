@@ -63,6 +63,10 @@ pub struct Table {
     pub partitions: Vec<TableName>,
     /// The session's role may act as the table's owner.
     pub owned_by_us: bool,
+    /// Checks of the table itself, not those of its columns' domains.
+    pub checks: Vec<Check>,
+    /// Exclusion constraints that wait for the commit: nothing enforces them while rows land.
+    pub deferrable_exclusions: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,8 +85,39 @@ pub struct Column {
     /// The binary form means the same in every database.
     pub binary_safe: bool,
     pub has_default: bool,
-    /// Values live outside the row (`lo`, `oid` used by large objects).
+    /// Values live outside the row: the type `lo`.
     pub large_object: bool,
+    /// An integer or a decimal: what a sequence's values are compared with.
+    pub number: bool,
+    /// `oid`, which may be a large object's.
+    pub object_id: bool,
+    /// Of a generated column: how the server computes it.
+    pub expression: Option<String>,
+    /// The operator that tells whether two values are equal, where it is not one that every search path finds.
+    pub equality: Option<Operator>,
+    /// Values can be equal without being the same characters: a collation that ignores case, for example.
+    pub insensitive: bool,
+}
+
+/// An operator with its schema: an extension's is not found under an empty search path, and PostgreSQL would quietly take another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Operator {
+    pub schema: String,
+    pub name: String,
+}
+
+impl Operator {
+    pub fn sql(&self) -> String {
+        format!("operator({}.{})", quote_identifier(&self.schema), self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    /// Over the table's columns, unqualified.
+    pub expression: String,
+    pub validated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +131,8 @@ pub struct Unique {
     pub name: String,
     pub columns: Vec<String>,
     pub deferrable: bool,
+    /// `NULLS NOT DISTINCT`.
+    pub nulls_equal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,6 +143,8 @@ pub struct ForeignKey {
     pub referenced: TableName,
     /// In the order of `columns`.
     pub referenced_columns: Vec<String>,
+    /// What compares the referenced column with the column, where it is not an operator that every search path finds.
+    pub operators: Vec<Option<Operator>>,
     pub match_full: bool,
     pub validated: bool,
     pub deferrable: bool,
@@ -122,8 +161,8 @@ pub struct Sequence {
     pub cycle: bool,
     /// `None`: never drawn from, or not readable by this role.
     pub last_value: Option<i64>,
-    /// The column that draws from it: its owner, or a default that names it.
-    pub column: Option<(TableName, String)>,
+    /// The columns that draw from it: its owner first, then those whose default names it.
+    pub columns: Vec<(TableName, String)>,
     /// An identity column's own sequence.
     pub identity: bool,
 }
@@ -190,6 +229,20 @@ impl Table {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// Whether a column has the same value in two rows.
+    pub fn equal(&self, column: &str, (one, other): (&str, &str)) -> String {
+        let quoted = quote_identifier(column);
+        let equality = self.column(column).and_then(|column| column.equality.as_ref());
+        let equals = equality.map_or_else(|| "=".to_owned(), Operator::sql);
+        format!("{one}.{quoted} {equals} {other}.{quoted}")
+    }
+
+    /// Whether two rows have the same primary key.
+    pub fn same_key(&self, one: &str, other: &str) -> String {
+        let parts: Vec<_> = self.primary_key.iter().map(|column| self.equal(column, (one, other))).collect();
+        parts.join(" and ")
+    }
+
     /// Key columns first, then the rest in the table's order, generated ones left out.
     pub fn copied_columns(&self) -> Vec<&Column> {
         let key = self.primary_key.iter().filter_map(|name| self.column(name)).filter(|column| !column.generated);
@@ -225,11 +278,16 @@ impl Table {
 impl ForeignKey {
     /// `child.a = parent.x and …`
     pub fn condition(&self, child: &str, parent: &str) -> String {
+        let mut operators = self.operators.iter();
         self.columns
             .iter()
             .zip(&self.referenced_columns)
             .map(|(column, referenced)| {
-                format!("{child}.{} = {parent}.{}", quote_identifier(column), quote_identifier(referenced))
+                let (column, referenced) = (quote_identifier(column), quote_identifier(referenced));
+                match operators.next() {
+                    Some(Some(operator)) => format!("{parent}.{referenced} {} {child}.{column}", operator.sql()),
+                    _ => format!("{child}.{column} = {parent}.{referenced}"),
+                }
             })
             .collect::<Vec<_>>()
             .join(" and ")
@@ -304,10 +362,7 @@ impl Scope {
 
     /// Sequences that columns of the dataset draw from.
     pub fn sequences<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Sequence> {
-        catalog
-            .sequences
-            .iter()
-            .filter(|sequence| sequence.column.as_ref().is_some_and(|(table, _)| self.contains(table)))
+        catalog.sequences.iter().filter(|sequence| sequence.columns.iter().any(|(table, _)| self.contains(table)))
     }
 }
 
@@ -322,6 +377,7 @@ mod tests {
             columns: columns.iter().map(ToString::to_string).collect(),
             referenced: TableName::new("public", referenced),
             referenced_columns: to.iter().map(ToString::to_string).collect(),
+            operators: Vec::new(),
             match_full: false,
             validated: true,
             deferrable: false,
@@ -345,6 +401,8 @@ mod tests {
                 inherits: false,
                 partitions: Vec::new(),
                 owned_by_us: true,
+                checks: Vec::new(),
+                deferrable_exclusions: Vec::new(),
             },
             path,
             format: RowFormat::Binary,

@@ -25,6 +25,11 @@ fn column(name: &str, type_name: &str) -> Column {
         binary_safe: true,
         has_default: false,
         large_object: false,
+        object_id: false,
+        number: true,
+        expression: None,
+        equality: None,
+        insensitive: false,
     }
 }
 
@@ -45,6 +50,8 @@ fn owned(name: &str, columns: &[(&str, &str)], format: RowFormat) -> OwnedTable 
             inherits: false,
             partitions: Vec::new(),
             owned_by_us: true,
+            checks: Vec::new(),
+            deferrable_exclusions: Vec::new(),
         },
         path: Vec::new(),
         format,
@@ -59,6 +66,7 @@ fn child_of(parent: &OwnedTable, mut child: OwnedTable, column: &str, referenced
         columns: vec![column.into()],
         referenced: parent.table.name.clone(),
         referenced_columns: vec![referenced.into()],
+        operators: Vec::new(),
         match_full: false,
         validated: true,
         deferrable: false,

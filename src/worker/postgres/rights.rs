@@ -2,6 +2,7 @@
 //! Used by Assess, which names each missing right with its remedy.
 //! Must only ask: privileges are read from the catalogue, nothing is tried.
 
+use super::fence_sql::TRIGGERS;
 use super::identifier::TableName;
 use super::model::{Scope, Table};
 use super::session::Session;
@@ -29,6 +30,7 @@ pub async fn findings(session: &Session, existing: &[&Table]) -> Result<Vec<Find
             "The role may not create the schema godwit; grant CREATE on the database.".into(),
         ));
     }
+    findings.extend(temporary_denied(session).await?);
     if !may_switch_triggers_off(session).await? {
         findings.push(block(
             "ReplicationRoleDenied",
@@ -56,6 +58,7 @@ pub async fn findings(session: &Session, existing: &[&Table]) -> Result<Vec<Find
         }
     }
     findings.extend(hidden_rows(session, existing).await?);
+    findings.extend(firing(session, existing).await?);
     Ok(findings)
 }
 
@@ -66,6 +69,19 @@ pub fn may_read(findings: &[Finding]) -> bool {
 
 const SELECT_DENIED: &str = "SelectDenied";
 const ROW_SECURITY: &str = "RowSecurity";
+
+/// Rows land in temporary tables, and differing keys are noted in one.
+async fn temporary_denied(session: &Session) -> Result<Option<Finding>, Error> {
+    let may = "select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
+    if ask(session, may).await? {
+        return Ok(None);
+    }
+    let named = "select pg_catalog.format('%I TO %I', pg_catalog.current_database(), current_user)";
+    let row = session.query_one(named, &[]).await.map_err(Error::database("ask who we are"))?;
+    let message =
+        format!("The role may not make temporary tables; GRANT TEMPORARY ON DATABASE {}.", row.get::<_, &str>(0));
+    Ok(Some(block("TemporaryDenied", session.side().to_owned(), message)))
+}
 
 async fn may_switch_triggers_off(session: &Session) -> Result<bool, Error> {
     if ask(session, "select rolsuper from pg_catalog.pg_roles where rolname = current_user").await? {
@@ -94,6 +110,44 @@ async fn hidden_rows(session: &Session, existing: &[&Table]) -> Result<Vec<Findi
                 ROW_SECURITY,
                 table.name.to_string(),
                 format!("Row security hides rows from the {}'s role; give it BYPASSRLS.", session.side()),
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Triggers and rules of the users that fire even while rows land, on the dataset's tables and their partitions.
+pub async fn firing(session: &Session, tables: &[&Table]) -> Result<Vec<Finding>, Error> {
+    let ours: Vec<&str> = TRIGGERS.to_vec();
+    let rows = session
+        .query(
+            "select n.nspname::text, c.relname::text, 'TRIGGER', t.tgname::text from pg_catalog.pg_trigger t \
+               join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+               where not t.tgisinternal and t.tgenabled in ('A', 'R') and t.tgname <> all ($1) \
+             union all \
+             select n.nspname::text, c.relname::text, 'RULE', r.rulename::text from pg_catalog.pg_rewrite r \
+               join pg_catalog.pg_class c on c.oid = r.ev_class join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+               where c.relkind in ('r', 'p') and r.ev_enabled in ('A', 'R')",
+            &[&ours],
+        )
+        .await
+        .map_err(Error::database("look for triggers that fire while rows land"))?;
+    let concerned =
+        |name: &TableName| tables.iter().any(|table| table.name == *name || table.partitions.contains(name));
+    let mut findings = Vec::new();
+    for row in rows {
+        let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        let (kind, name): (&str, &str) = (row.get(2), row.get(3));
+        if concerned(&table) {
+            findings.push(block(
+                "FiresOnLanding",
+                table.to_string(),
+                format!(
+                    "The {}'s {} {name} is enabled ALWAYS or as REPLICA and would fire for each row that lands; make it an ordinary one \
+                     with ALTER TABLE … ENABLE {kind}.",
+                    session.side(),
+                    kind.to_lowercase()
+                ),
             ));
         }
     }

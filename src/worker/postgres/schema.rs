@@ -89,7 +89,7 @@ fn relations<'a>(catalog: &'a Catalog, tables: &[&'a Table]) -> BTreeSet<&'a Tab
         .sequences
         .iter()
         .filter(|sequence| !sequence.identity)
-        .filter(|sequence| sequence.column.as_ref().is_some_and(|(table, _)| relations.contains(table)))
+        .filter(|sequence| sequence.columns.iter().any(|(table, _)| relations.contains(table)))
         .map(|sequence| &sequence.name)
         .collect();
     relations.extend(sequences);

@@ -16,6 +16,11 @@ fn column(name: &str) -> Column {
         binary_safe: true,
         has_default: false,
         large_object: false,
+        object_id: false,
+        number: true,
+        expression: None,
+        equality: None,
+        insensitive: false,
     }
 }
 
@@ -35,6 +40,8 @@ fn table(name: &str) -> Table {
         inherits: false,
         partitions: Vec::new(),
         owned_by_us: true,
+        checks: Vec::new(),
+        deferrable_exclusions: Vec::new(),
     }
 }
 
@@ -50,6 +57,7 @@ fn catalog(tables: &[&str], keys: &[(&str, &str, &str)]) -> Catalog {
                 columns: vec![(*by).into()],
                 referenced: TableName::new("public", *to),
                 referenced_columns: vec!["id".into()],
+                operators: Vec::new(),
                 match_full: false,
                 validated: true,
                 deferrable: false,

@@ -15,7 +15,7 @@ use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::identifier::TableName;
 use crate::worker::postgres::model::{Catalog, RowFormat, Scope, Table};
 use crate::worker::postgres::session::Session;
-use crate::worker::postgres::{agreement, dependency, labels, ledger, rights, sandbox, scope, sequence};
+use crate::worker::postgres::{agreement, dependency, labels, ledger, obstacle, rights, sandbox, scope, sequence};
 use crate::worker::{Error, Job};
 
 /// Rows and bytes that a modest machine copies in a second, with keys and proofs: a first estimate, never a promise.
@@ -116,7 +116,7 @@ impl Assessing<'_> {
                     "ForeignLedger",
                     session.side(),
                     format!(
-                        "The database is part of another migration, {}/{} (uid {}); finish or delete that one first.",
+                        "The database is part of another migration, {}/{} (uid {}); finish or delete that one first. If it is gone for good, drop schema godwit with cascade in both databases.",
                         owner.namespace, owner.name, owner.uid
                     ),
                 ));
@@ -147,6 +147,8 @@ impl Assessing<'_> {
                 ),
             ));
         }
+        let encodings = obstacle::encodings(&self.source, &self.target).await?;
+        self.findings.extend(encodings);
         self.findings.extend(program_findings(here).await);
         Ok(())
     }
@@ -158,6 +160,9 @@ impl Assessing<'_> {
         self.rights(scope).await?;
         self.needed(scope).await?;
         self.sequences(scope).await?;
+        let tables: Vec<&Table> = scope.tables().collect();
+        let views = obstacle::views(&self.source, &tables).await?;
+        self.findings.extend(views);
         if !rights::may_read(&self.findings) {
             let tables = self.assessed(scope, &[]);
             return Ok(self.assessment(Some(scope), tables, GroupSizes::default()));
@@ -176,6 +181,8 @@ impl Assessing<'_> {
         progress.advance(1);
         self.findings.extend(audit::unowned(&snapshot, scope).await?);
         progress.advance(1);
+        self.findings.extend(audit::checks(&snapshot, scope).await?);
+        self.findings.extend(obstacle::large_objects(&snapshot, scope).await?);
         let (groups, findings) = audit::groups(&snapshot, scope).await?;
         self.findings.extend(findings);
         progress.advance(1);
@@ -192,7 +199,7 @@ impl Assessing<'_> {
 
     /// Rows are compared only where the columns are the same.
     fn comparable(&self, scope: &Scope) -> bool {
-        !has_blocker(&agreement::findings(scope, &self.existing))
+        agreement::rows_comparable(&agreement::findings(scope, &self.existing))
     }
 
     fn tables(&mut self, scope: &Scope) {
@@ -245,6 +252,11 @@ impl Assessing<'_> {
             .filter(|table| !self.existing.tables.contains_key(&table.name))
             .flat_map(|table| std::iter::once(&table.name).chain(&table.partitions))
             .collect();
+        let taken = obstacle::names_taken(&self.source, &self.target, &missing).await?;
+        self.findings.extend(taken);
+        let all: Vec<&TableName> = scope.tables().map(|table| &table.name).collect();
+        let types = dependency::differing_types(&self.source, &*self.target, &all).await?;
+        self.findings.extend(types);
         let needed = dependency::of_tables(&self.source, &missing).await?;
         let needed = dependency::missing(&*self.target, needed).await?;
         self.findings.extend(dependency::findings(&needed));
@@ -283,6 +295,7 @@ impl Assessing<'_> {
             found.extend(sequence::finding(sequence, strategy));
         }
         if strategy != crate::contract::KeyStrategy::None {
+            found.extend(obstacle::sequences_missing(scope, (&self.catalog, &self.existing)));
             found.extend(rights::sequence_findings(&self.source, &names).await?);
             found.extend(rights::sequence_findings(&self.target, &names).await?);
         }

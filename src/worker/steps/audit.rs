@@ -9,6 +9,7 @@ use super::reporting::{blocker, finding, signed};
 use crate::contract::{Finding, Severity};
 use crate::worker::Error;
 use crate::worker::postgres::baseline::sum_of_table;
+use crate::worker::postgres::closure::breaks_check;
 use crate::worker::postgres::collision;
 use crate::worker::postgres::group::{Customers, Groups, links_within, read_customers, read_links};
 use crate::worker::postgres::identifier::quote_identifier;
@@ -62,6 +63,32 @@ pub async fn orphans(snapshot: &Transaction<'_>, scope: &Scope) -> Result<Vec<Fi
                 &key.table,
                 format!("{} was never validated; validate it.", key.name),
             ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Checks that were never validated: the target's server enforces them for each row that lands.
+pub async fn checks(snapshot: &Transaction<'_>, scope: &Scope) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    for table in scope.tables() {
+        for check in table.checks.iter().filter(|check| !check.validated) {
+            findings.push(finding(
+                Severity::Warning,
+                "ConstraintNotValidated",
+                &table.name,
+                format!("{} was never validated; validate it.", check.name),
+            ));
+            let broken = breaks_check(table, check);
+            let sql = format!("select count(*) from {} as t where {broken}", table.name.sql());
+            let rows = count(snapshot, &format!("count the rows that break {}", check.name), &sql).await?;
+            if rows > 0 {
+                findings.push(blocker(
+                    "CheckViolated",
+                    &table.name,
+                    format!("{rows} rows break the check {} and could not land; correct or delete them.", check.name),
+                ));
+            }
         }
     }
     Ok(findings)

@@ -13,7 +13,6 @@ pub mod cutover;
 pub mod discard;
 mod ending;
 pub mod evidence;
-mod fill;
 pub mod finalize;
 pub mod freeze;
 pub mod newborn;

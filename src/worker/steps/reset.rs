@@ -18,7 +18,7 @@ use crate::worker::postgres::ledger;
 use crate::worker::postgres::model::{Scope, entry};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::Token;
-use crate::worker::postgres::{scope, sequence, split};
+use crate::worker::postgres::{closure, scope, sequence, split};
 use crate::worker::{Error, Job};
 
 pub async fn run(job: &Job) -> Result<Report, Error> {
@@ -100,7 +100,7 @@ async fn reset_target(
     }
     let kept: Vec<TableName> = baseline.tables.keys().cloned().collect();
     let restored = split::undo(target, job.subject(), |transaction, one| {
-        let keep = kept.contains(&one.table);
+        let keep = one.columns().any(|(table, _)| kept.contains(table));
         Box::pin(async move {
             if keep {
                 return sequence::restore_target(transaction, one).await;
@@ -194,6 +194,7 @@ async fn remove_references(
     report: &mut Report,
 ) -> Result<u64, Error> {
     let ownership = ledger::ownership(&**target, entry::REFERENCE).await?;
+    let catalog = read_catalog(target).await?;
     let landing = Landing::begin(target, token).await?;
     landing.pass(&ownership).await?;
     let mut removed = 0;
@@ -207,23 +208,14 @@ async fn remove_references(
                 name,
                 "The target had rows of this shared table before; its rows stay as they are now.",
             )),
-            Some(_) => removed += remove_unreferenced(&landing, name).await?,
+            Some(_) => removed += landing.remove(name, &format!("delete from {}", name.sql())).await?,
             None => {}
         }
     }
+    // With triggers off nothing cascades into rows of the target's own, and none of its triggers fires; whoever refers to a shared
+    // row is found instead. A writer about to refer to one waits for this transaction, or is waited for by the removal.
+    closure::refuse(&closure::of_whole_tables(&landing, (scope, &catalog)).await?)?;
     landing.commit().await?;
-    Ok(removed)
-}
-
-/// With triggers off nothing cascades and nothing is refused, so the server's own check is asked for instead.
-async fn remove_unreferenced(landing: &Landing<'_>, name: &TableName) -> Result<u64, Error> {
-    let attempted = format!("remove the shared rows of {name}");
-    landing
-        .batch_execute("set local session_replication_role = origin")
-        .await
-        .map_err(Error::database(attempted.clone()))?;
-    let removed = landing.remove(name, &format!("delete from {}", name.sql())).await?;
-    landing.batch_execute("set local session_replication_role = replica").await.map_err(Error::database(attempted))?;
     Ok(removed)
 }
 

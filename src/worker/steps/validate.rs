@@ -5,18 +5,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tokio_postgres::Transaction;
-
 use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, merge_sum};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::reporting::{blocker, milliseconds, signed};
 use super::{pairs, resume, snapshot};
-use crate::contract::{Finding, QueryPair, Report, ReportResult, Severity, exit};
-use crate::worker::postgres::checksum::{Checksums, Verdict};
+use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};
 use crate::worker::postgres::keys::{Counts, KeyTable};
 use crate::worker::postgres::ledger;
+use crate::worker::postgres::model::entry;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::{closure, soundness};
 use crate::worker::storage;
@@ -27,18 +25,24 @@ pub async fn run(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
 }
 
 async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
-    let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(job).await?;
-    let expected = expected(&cohort, &sides).await?;
-    let mut evidence = Evidence::new(job);
+    judge(&cohort, &mut sides, checks).await
+}
+
+/// Everything but the opening of the sessions: reads both sides anew each time, the catalogues as they were when the cohort was opened.
+pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair]) -> Result<Report, Error> {
+    let started = Instant::now();
+    let expected = expected(cohort, sides).await?;
+    let mut evidence = Evidence::new(cohort.job);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
-    let rows = rows(&cohort, &mut sides, &expected, &mut evidence).await?;
+    findings.extend(cohort.keys_about_to_meet(sides).await?);
+    let rows = rows(cohort, sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
-    findings.extend(references(&cohort, &mut sides, &mut evidence).await?);
-    findings.extend(pairs_on_a_moving_source(&cohort, &mut sides, checks, (&expected, &rows.drift)).await?);
+    findings.extend(references(cohort, sides, &mut evidence).await?);
+    findings.extend(pairs_on_a_moving_source(cohort, sides, checks, (&expected, &rows.drift)).await?);
     let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker).count();
     let result = if blockers == 0 { ReportResult::Pass } else { ReportResult::Fail };
-    let mut report = cohort.report(&sides, result).await?;
+    let mut report = cohort.report(sides, result).await?;
     report.digest = Some(digest_of(&expected)?);
     evidence.finish(&mut report).await?;
     for (name, count) in [
@@ -48,7 +52,6 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
         ("differences", blockers as u64),
         // What the source wrote since the copy: expected while it keeps moving, and brought by Cutover.
         ("drift", rows.drift.total()),
-        ("tablesSummed", rows.summed),
     ] {
         report.counts.insert(name.into(), signed(count));
     }
@@ -115,12 +118,9 @@ pub async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<Str
 struct RowsCompared {
     findings: Vec<Finding>,
     drift: Counts,
-    /// Tables for which the servers' checksums were enough.
-    summed: u64,
 }
 
-/// The servers' own checksums first: where they agree, both sides hold the same rows and nothing has to travel. A table that
-/// differs is read: the target against what landed (strict), the source against the target (drift).
+/// Both sides read at once: the target against what landed (strict), the source against the target (drift).
 async fn rows(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
@@ -129,67 +129,36 @@ async fn rows(
 ) -> Result<RowsCompared, Error> {
     let source = snapshot::of(&mut sides.source).await?;
     let target = snapshot::of(&mut sides.target).await?;
-    let versions = (cohort.source_catalog.server_version, cohort.target_catalog.server_version);
-    let owned = cohort.scope.owned.iter().map(|owned| &owned.table);
-    let checksums = Checksums::open((&source, &target), versions, owned).await?;
+    let compared = Compared { original: Origin::Database(&source), copy: Origin::Database(&target) };
     let mut outcome = RowsCompared::default();
     for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
-        let landed = expected.get(&portion.name()).copied();
-        let verdict = checksums.compare(portion).await?;
-        if let Verdict::Agree { rows } = verdict
-            && landed.is_some_and(|landed| landed.rows == rows)
-        {
-            cohort.job.progress.advance(rows);
-            outcome.summed += 1;
+        let digests = compared.compare(portion, None).await?;
+        let copied = digests.1.total();
+        cohort.job.progress.advance(copied.rows);
+        let differs = expected.get(&portion.name()) != Some(&copied);
+        if digests.0.agrees_with(&digests.1) && !differs {
             continue;
         }
-        let read = read_table(((&source, &target), portion), number, verdict).await?;
-        cohort.job.progress.advance(read.copied.rows);
-        if landed == Some(read.copied) {
-            outcome.drift.merge(read.counts);
-            continue;
+        let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
+        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
+        if differs {
+            evidence.keys(&target, &keys).await?;
+            outcome.findings.push(blocker(
+                "RowsDiffer",
+                &portion.name(),
+                format!(
+                    "The target does not hold the rows that were copied; the evidence file lists the {} keys that differ from the source.",
+                    counts.total()
+                ),
+            ));
+        } else {
+            outcome.drift.merge(counts);
         }
-        evidence.keys(&target, &read.keys).await?;
-        outcome.findings.push(blocker(
-            "RowsDiffer",
-            &portion.name(),
-            format!(
-                "The target does not hold the rows that were copied; the evidence file lists the {} keys that differ from the source.",
-                read.counts.total()
-            ),
-        ));
     }
     Ok(outcome)
 }
 
-/// What reading a table says: all of the target's rows, and the keys whose rows differ.
-struct TableRead {
-    copied: Sum,
-    keys: KeyTable,
-    counts: Counts,
-}
-
-async fn read_table(
-    ((source, target), portion): ((&Transaction<'_>, &Transaction<'_>), &Portion<'_>),
-    number: usize,
-    verdict: Verdict,
-) -> Result<TableRead, Error> {
-    let compared = Compared { original: Origin::Database(source), copy: Origin::Database(target) };
-    let keys = KeyTable::create(target, portion.table, portion.shape, number).await?;
-    if let Verdict::DifferAt { select } = verdict {
-        let place = Portion { select, ..portion.clone() };
-        let digests = compared.compare(&place, None).await?;
-        let counts = compared.note(&place, &digests, &[(target, &keys)]).await?;
-        if counts.total() > 0 {
-            return Ok(TableRead { copied: compared.copy.sum(portion).await?, keys, counts });
-        }
-    }
-    let digests = compared.compare(portion, None).await?;
-    let counts = compared.note(portion, &digests, &[(target, &keys)]).await?;
-    Ok(TableRead { copied: digests.1.total(), keys, counts })
-}
-
-/// Closure of the cohort's rows and of whole tables, constraints out of force, sequences behind.
+/// Closure of the cohort's rows and of whole tables, checks, constraints out of force, sequences behind, the fences.
 async fn references(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
@@ -199,6 +168,10 @@ async fn references(
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     let mut violations = closure::of_entry(&target, catalogue, cohort.entry, None).await?;
     violations.extend(closure::of_whole_tables(&target, catalogue).await?);
+    violations.extend(closure::of_checks(&target, catalogue, cohort.entry).await?);
+    if ledger::ownership(&target, entry::UNASSIGNED).await?.owner == Owner::Source {
+        violations.extend(closure::of_nobody(&target, &cohort.scope).await?);
+    }
     let mut findings = Vec::new();
     for violation in &violations {
         evidence.violation(&target, violation).await?;
@@ -207,8 +180,11 @@ async fn references(
             findings.push(finding);
         }
     }
-    findings.extend(soundness::out_of_force(&target, &cohort.scope).await?);
-    findings.extend(soundness::sequences_behind(&target, catalogue).await?);
+    let source = &cohort.source_catalog;
+    findings.extend(soundness::out_of_force(&target, (&cohort.scope, source)).await?);
+    findings.extend(soundness::sequences_behind(&target, catalogue, source).await?);
+    findings.extend(soundness::fence_down(&target, catalogue, "target").await?);
+    findings.extend(soundness::fence_down(&*sides.source, (&cohort.scope, source), "source").await?);
     Ok(findings)
 }
 

@@ -332,7 +332,7 @@ impl Trial<'_> {
             attempted: "look at the restored sequences".into(),
             source: Fault::from(error),
         })?;
-        let behind = soundness::sequences_behind(&transaction, (&scope, &catalog)).await?;
+        let behind = soundness::sequences_behind(&transaction, (&scope, &catalog), &catalog).await?;
         self.findings.extend(behind.into_iter().map(|finding| Finding { severity: Severity::Warning, ..finding }));
         Ok(())
     }
