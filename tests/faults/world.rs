@@ -92,9 +92,10 @@ impl World {
             let create = format!("create database {} template {template} {tablespace}", world.database);
             admin(world.server(side)).await.batch_execute(&create).await.unwrap();
         }
-        if small {
-            // A cloned file has holes until it is written back, and they could not be filled on a full disk.
-            admin(&world.servers.target).await.batch_execute("checkpoint").await.unwrap();
+        // A cloned sequence remembers values as logged whose log is the template's: a crash would hand them out again. And a
+        // cloned file has holes until it is written back, which could not be filled on a full disk.
+        for side in SIDES {
+            admin(world.server(side)).await.batch_execute("checkpoint").await.unwrap();
         }
         world
     }
