@@ -49,19 +49,31 @@ docs: ## the sources' documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 
 .PHONY: test
-test: lint docs test-pure test-postgres test-apiserver test-chart test-node ## every test tier
+test: lint docs test-pure test-postgres test-apiserver test-gauntlet test-chart test-node ## every test tier
 
 .PHONY: test-pure
 test-pure: postgres-server ## decisions, builders, golden traces: seconds
-	cargo test --locked --lib --bins --example crm --test plan --test rooms_do_not_leak --test generated_files --test examples
+	cargo test --locked --lib --bins --example crm --test plan --test rooms_do_not_leak --test generated_files --test examples --test bugs
 
 .PHONY: test-postgres
 test-postgres: postgres-server ## the worker against real PostgreSQL servers
-	cargo test --locked --test postgres
+	cargo test --locked --test postgres --test faults
 
 .PHONY: test-apiserver
 test-apiserver: $(CLUSTER_TOOL) ## the definitions and the operator against a real API server
 	cargo test --locked --test definitions --test apiserver
+
+.PHONY: test-gauntlet
+test-gauntlet: $(CLUSTER_TOOL) ## the operator through faults of the API server: a seeded sample of plans
+	cargo test --locked --test gauntlet
+
+.PHONY: gauntlet
+gauntlet: $(CLUSTER_TOOL) ## every write of four stories disturbed in every way, more than an hour; goes on where it was stopped
+	GODWIT_GAUNTLET=full cargo test --locked --test gauntlet -- --nocapture
+
+.PHONY: bugs
+bugs: $(CLUSTER_TOOL) postgres-server ## seeds known bugs one at a time and shows that each is found, about an hour
+	cargo test --locked --test bugs -- --ignored --nocapture
 
 .PHONY: test-chart
 test-chart: $(HELM) ## the chart: lint, schema, rendered output
@@ -71,6 +83,10 @@ test-chart: $(HELM) ## the chart: lint, schema, rendered output
 .PHONY: test-node
 test-node: $(CLUSTER_TOOL) $(HELM) images ## both demos on a real node, asserted
 	cargo test --locked --test node -- --nocapture
+
+.PHONY: bench
+bench: postgres-server ## how fast it moves, against psql, pgcopydb and pg_dump; GODWIT_BENCH_SCALE=0.1 for a small one
+	cargo bench --locked --bench moves
 
 .PHONY: images
 images: $(CLUSTER_TOOL) ## images without a registry: godwit and the demo's CRM

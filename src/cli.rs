@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 
-use crate::api;
+use crate::api::{self, DurationString};
 use crate::build::PodSettings;
 use crate::contract::{
     SOURCE_URI_ENV, STEP_ENV, StepInput, TARGET_URI_ENV, TERMINATION_PATH, TERMINATION_PATH_ENV, exit,
@@ -102,6 +103,37 @@ struct LeaseArgs {
     /// Name of this pod, for the lease and for events.
     #[arg(long, env = "GODWIT_POD_NAME", default_value = "godwit")]
     pod_name: String,
+    /// How long standbys wait before they take a lease that is not renewed; whole seconds, such as 15s.
+    #[arg(long, env = "GODWIT_LEASE_DURATION", default_value = "15s", value_parser = seconds)]
+    lease_duration: Duration,
+    /// How long the leader tries to renew before it ends itself; shorter than the duration.
+    #[arg(long, env = "GODWIT_LEASE_RENEW_DEADLINE", default_value = "10s", value_parser = seconds)]
+    lease_renew_deadline: Duration,
+    /// Pause between two tries; shorter than the renew deadline.
+    #[arg(long, env = "GODWIT_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = seconds)]
+    lease_retry_period: Duration,
+}
+
+impl LeaseArgs {
+    /// A leader that gave up renewing after others could take the lease would act beside them.
+    fn settings(self) -> anyhow::Result<LeaseSettings> {
+        let ordered =
+            self.lease_retry_period < self.lease_renew_deadline && self.lease_renew_deadline < self.lease_duration;
+        anyhow::ensure!(
+            ordered,
+            "the lease's duration must be longer than its renew deadline, and that longer than its retry period"
+        );
+        // A restarted pod keeps its name: without the number it would take its predecessor's lease for its own.
+        let number = RandomState::new().build_hasher().finish();
+        Ok(LeaseSettings {
+            namespace: self.namespace,
+            name: self.lease_name,
+            identity: format!("{}_{number:016x}", self.pod_name),
+            duration: self.lease_duration,
+            renew_deadline: self.lease_renew_deadline,
+            retry: self.lease_retry_period,
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +179,14 @@ fn resources(text: &str) -> Result<ResourceRequirements, String> {
     serde_json::from_str(text).map_err(|error| format!("expected requests and limits as JSON: {error}"))
 }
 
+/// The lease itself counts in whole seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = DurationString(text.trim().to_owned()).parse().and_then(|length| Duration::try_from(length).ok());
+    parsed
+        .filter(|length| length.as_secs() > 0 && length.subsec_nanos() == 0)
+        .ok_or_else(|| "expected whole seconds, one at least, such as 15s".to_owned())
+}
+
 /// An empty variable is a list with one empty name; it means none.
 fn named(list: Vec<String>) -> Vec<String> {
     list.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
@@ -163,24 +203,22 @@ fn pod_settings(args: PodArgs) -> PodSettings {
     }
 }
 
-fn controller_settings(args: ControllerArgs) -> Settings {
-    // A restarted pod keeps its name: without the number it would take its predecessor's lease for its own.
-    let number = RandomState::new().build_hasher().finish();
-    let identity = format!("{}_{number:016x}", args.lease.pod_name);
-    Settings {
+fn controller_settings(args: ControllerArgs) -> anyhow::Result<Settings> {
+    let instance = args.lease.pod_name.clone();
+    Ok(Settings {
         namespaces: named(args.namespaces),
         concurrency: args.concurrency,
         pods: pod_settings(args.pods),
-        lease: LeaseSettings::new(args.lease.namespace, args.lease.lease_name, identity),
+        lease: args.lease.settings()?,
         listen: args.listen,
-        instance: args.lease.pod_name,
+        instance,
         checks_may_reach_loopback: args.checks_allow_loopback,
-    }
+    })
 }
 
 fn run_controller(args: ControllerArgs) -> anyhow::Result<()> {
     telemetry::install(args.log.log_format, &args.log.log_filter)?;
-    let settings = controller_settings(args);
+    let settings = controller_settings(args)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(operate(settings));
     // Fail-stop: whatever is still under way ends with the process, not before it.
@@ -258,4 +296,41 @@ fn write_crds(folder: Option<&Path>) -> anyhow::Result<()> {
         std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(flags: &[&str]) -> anyhow::Result<LeaseSettings> {
+        let line = ["godwit", "controller", "--worker-image", "i"].into_iter().chain(flags.iter().copied());
+        match Cli::try_parse_from(line)?.command {
+            Command::Controller(args) => args.lease.settings(),
+            _ => panic!("not the controller's arguments"),
+        }
+    }
+
+    #[test]
+    fn the_lease_can_be_made_shorter_or_longer() {
+        let flags = ["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"];
+        let chosen = lease(&flags).unwrap();
+        assert_eq!([chosen.duration, chosen.renew_deadline, chosen.retry].map(|length| length.as_secs()), [4, 3, 1]);
+    }
+
+    #[test]
+    fn without_flags_the_lease_is_as_its_settings_say() {
+        let (chosen, known) = (lease(&[]).unwrap(), LeaseSettings::new("n".into(), "l".into(), "i".into()));
+        let lengths = |lease: &LeaseSettings| [lease.duration, lease.renew_deadline, lease.retry];
+        assert_eq!(lengths(&chosen), lengths(&known));
+    }
+
+    #[test]
+    fn a_leader_that_would_act_beside_its_successor_is_refused() {
+        for flags in
+            [["--lease-duration=10s", "--lease-retry-period=2s"], ["--lease-duration=15s", "--lease-retry-period=10s"]]
+        {
+            assert!(lease(&flags).is_err(), "{flags:?}");
+        }
+        assert!(lease(&["--lease-duration=1.5s"]).is_err());
+    }
 }

@@ -30,6 +30,18 @@ pub const SCRATCH_MOUNT: &str = "/var/lib/godwit/scratch";
 pub const MAX_REPORT_BYTES: usize = 4096;
 
 /// Exit codes of a Job. Any other code, and a killed process, means "try again".
+/// Codes of findings that the operator tells apart; every other code is for people alone.
+pub mod code {
+    /// A cohort's selection means no customer that is free.
+    pub const SELECTION_EMPTY: &str = "SelectionEmpty";
+    /// A cohort names customers of another one.
+    pub const COHORT_OVERLAP: &str = "CohortOverlap";
+    /// A cohort names keys of no customer.
+    pub const KEYS_UNKNOWN: &str = "KeysUnknown";
+    /// The source runs out of the keys that are reserved for it, or has.
+    pub const SEQUENCE_RESERVE_SPENT: &str = "SequenceReserveSpent";
+}
+
 pub mod exit {
     /// The step is done and its report is durable.
     pub const DONE: i32 = 0;

@@ -28,6 +28,15 @@ fn table(head: [&str; 2], rows: &[(&str, &str)]) -> String {
     text
 }
 
+/// A table of reasons with what to do about each.
+fn answers(rows: &[(&str, &str, &str)]) -> String {
+    let mut text = "| reason | meaning | what to do |\n| --- | --- | --- |\n".to_owned();
+    for (name, meaning, remedy) in rows {
+        let _ = writeln!(text, "| `{name}` | {meaning} | {remedy} |");
+    }
+    text
+}
+
 fn conditions() -> String {
     let mut page = format!(
         "{HEADER}\
@@ -60,14 +69,19 @@ kubectl wait migrations.godwit.dev/crm --for=condition=Stalled
 kubectl wait cohorts.godwit.dev/canary --for=jsonpath='{.status.phase}'=Soaking
 ```
 ";
-    for (title, reasons) in [
-        ("A step is under way", reason::RUNNING_STEPS),
-        ("Something is waited for", reason::HOLDS),
-        ("A person is needed", reason::PROBLEMS),
-        ("Ends, and nothing to tell", reason::OUTCOMES),
-    ] {
-        let _ = write!(page, "\n## Reasons: {title}\n\n{}", table(["reason", "meaning"], reasons));
-    }
+    let _ = write!(
+        page,
+        "\n## Reasons: A step is under way\n\n{}
+## Reasons: Something is waited for\n\n{}
+## Reasons: A person is needed\n
+What you see, what it means, what to do. The condition's message names the object, the field or the database concerned. `retry` is the
+command of that name, see [labels.md](labels.md#commands).\n\n{}
+## Reasons: Ends, and nothing to tell\n\n{}",
+        table(["reason", "meaning"], reason::RUNNING_STEPS),
+        answers(reason::HOLDS),
+        answers(reason::PROBLEMS),
+        table(["reason", "meaning"], reason::OUTCOMES),
+    );
     let _ = write!(
         page,
         "\nStatus is bounded: {MAX_HISTORY} entries of history, {MAX_MEASUREMENTS} measurements a check, {MAX_FINDINGS} findings, \

@@ -8,7 +8,7 @@ use clap::Args;
 use godwit::contract::Side;
 use tokio::time::{Instant, sleep};
 
-use crate::database::{self, Databases};
+use crate::database::{self, Databases, Meaning};
 use crate::history::{Operation, RowKey};
 use crate::record::{Intent, Record, Written};
 
@@ -40,7 +40,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         let number = record.intend(&intent).await?;
         match unlink(&mut target, account).await {
             Ok(written) => record.confirm(number, &intent, &written).await?,
-            Err(error) if database::meaning(&error) == database::Meaning::Fenced => {
+            Err(error) if matches!(database::meaning(&error), Meaning::Moving | Meaning::Elsewhere) => {
                 // The cohort went back already: it did not take that many broken links.
                 record.refuse(number, &intent).await?;
                 break;

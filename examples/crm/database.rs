@@ -9,8 +9,10 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
-/// A fence's refusal: the other side owns the customer, or the customer is switching.
-const FENCED: &str = "GW001";
+/// A fence's refusal: the customer is switching and can be written nowhere.
+const MOVING: &str = "GW001";
+/// A fence's refusal: the other side owns the customer.
+const ELSEWHERE: &str = "GW004";
 
 /// The CRM's databases as its application reaches them.
 #[expect(clippy::struct_field_names, reason = "the fields are the names of the flags")]
@@ -30,8 +32,10 @@ pub struct Databases {
 /// What an error means for a write that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// The database refused because another side owns the customer: ask the route table again.
-    Fenced,
+    /// The database refused because the customer is switching: wait a moment.
+    Moving,
+    /// The database refused because the other side owns the customer: the same is accepted there.
+    Elsewhere,
     /// Nothing was written and the same may work now: a deadlock, a serialization failure, a cancelled lock wait.
     Again,
     /// The connection broke: the write may or may not have happened.
@@ -45,7 +49,8 @@ pub fn meaning(error: &tokio_postgres::Error) -> Meaning {
         return Meaning::Lost;
     };
     match state {
-        _ if state.code() == FENCED => Meaning::Fenced,
+        _ if state.code() == MOVING => Meaning::Moving,
+        _ if state.code() == ELSEWHERE => Meaning::Elsewhere,
         &SqlState::T_R_SERIALIZATION_FAILURE
         | &SqlState::T_R_DEADLOCK_DETECTED
         | &SqlState::LOCK_NOT_AVAILABLE

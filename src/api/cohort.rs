@@ -130,6 +130,10 @@ pub struct CohortStatus {
     /// When the selection began; `spec.select` is frozen from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
+    /// Uid of the Migration that the cohort was started under; another Migration of the same name does not take it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub migration_uid: Option<String>,
     /// When the cohort was done or rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,

@@ -12,6 +12,17 @@ macro_rules! published {
     };
 }
 
+/// The same for reasons that ask something of a person: each with what to do.
+macro_rules! answered {
+    ($(#[doc = $about:literal] $list:ident { $($constant:ident = $text:literal, $meaning:literal, $remedy:literal;)* })*) => {
+        $(
+            $(#[doc = $meaning] pub const $constant: &str = $text;)*
+            #[doc = $about]
+            pub const $list: &[(&str, &str, &str)] = &[$(($text, $meaning, $remedy)),*];
+        )*
+    };
+}
+
 pub mod kind {
     published! {
         /// Condition types with their meaning, in the order in which they stand in status.
@@ -47,41 +58,58 @@ pub mod reason {
             CLEANING_UP = "CleaningUp", "Deletion: fences and ledger are being removed from both databases.";
             RETRY_SCHEDULED = "RetryScheduled", "An attempt failed; the next one starts at the stated time.";
         }
+    }
 
-        /// Reasons while something is waited for.
+    answered! {
+        /// Reasons while something is waited for, with what to do where waiting is not wanted.
         HOLDS {
-            SOAKING = "Soaking", "The cohort runs on the target and is being watched.";
-            APPROVAL_REQUIRED = "ApprovalRequired", "An Approval for the stated digest is waited for.";
-            APPROVAL_REJECTED = "ApprovalRejected", "An Approval with decision Reject exists; delete it, or roll back.";
-            GATE_FAILED = "GateFailed", "A check that must pass first fails.";
-            GATE_INCONCLUSIVE = "GateInconclusive", "A check that must pass first has no verdict yet.";
-            WAVE_NOT_REACHED = "WaveNotReached", "Cohorts of an earlier wave, or the concurrency limit, come first.";
-            MIGRATION_NOT_READY = "MigrationNotReady", "The migration has not reached its Move step.";
-            COHORTS_REQUIRED = "CohortsRequired", "No cohort takes the remaining customers; add one with `select: {remainder: {}}`.";
-            COHORT_NEEDS_ATTENTION = "CohortNeedsAttention", "A cohort is stalled or was rolled back; see its own status.";
-            PAUSED = "Paused", "Suspended by spec or annotation; running Jobs finish.";
-            PAUSED_BY_TRIGGER = "PausedByTrigger", "A trigger with action Pause failed; `retry` goes on.";
-            JOB_NOT_STARTED = "JobNotStarted", "The Job's pod cannot start; the message says why.";
-            MIGRATION_DELETING = "MigrationDeleting", "The Migration is being deleted; no step starts.";
+            SOAKING = "Soaking", "The cohort runs on the target and is being watched.", "Wait, or skip the rest with the command `promote`.";
+            APPROVAL_REQUIRED = "ApprovalRequired", "An Approval for the stated digest is waited for; one for another digest or another object does not count.", "Create an Approval with the digest of `status.plan`, or roll back.";
+            APPROVAL_REJECTED = "ApprovalRejected", "An Approval with decision Reject exists.", "Delete it, or roll back.";
+            GATE_FAILED = "GateFailed", "A check that must pass first fails; the message shows what was measured.", "Repair what is measured, or correct the check or the gate.";
+            GATE_INCONCLUSIVE = "GateInconclusive", "A check that must pass first has no verdict: too few samples, no data, no answer, or an expression that cannot be evaluated.", "Read the message; correct the check's address, query or `passWhen`, or repair what it asks.";
+            WAVE_NOT_REACHED = "WaveNotReached", "Cohorts of an earlier wave, or the concurrency limit, come first.", "Wait, or raise `rollout.maxConcurrentCohorts`.";
+            MIGRATION_NOT_READY = "MigrationNotReady", "The migration has not reached its Move step.", "Wait, or look at the Migration's conditions.";
+            COHORTS_REQUIRED = "CohortsRequired", "No cohort takes the remaining customers.", "Add a Cohort with `select: {remainder: {}}`.";
+            COHORT_NEEDS_ATTENTION = "CohortNeedsAttention", "A cohort is stalled or was rolled back.", "Look at that Cohort's conditions.";
+            PAUSED = "Paused", "Suspended by spec or annotation; running Jobs finish.", "Set `suspend: false` or remove the annotation `godwit.dev/paused`.";
+            PAUSED_BY_TRIGGER = "PausedByTrigger", "A trigger with action Pause failed.", "Go on with the command `retry`, or roll back.";
+            JOB_NOT_STARTED = "JobNotStarted", "The Job's pod cannot be made or placed: quota, admission, nodes, volumes. It starts by itself when it can.", "Repair what the message names, such as a PersistentVolumeClaim or a quota.";
+            JOB_SUSPENDED = "JobSuspended", "The Job is suspended, by hand or by a queue; its pod is gone and what it had recorded is kept.", "Set the Job's `spec.suspend` to false; it goes on where it was.";
+            POD_ENDING = "PodEnding", "The Job's pod is being taken from its node, and no other may start before it is known to have ended: seconds, or for ever where the node does not answer.", "Bring the node back, delete the Node, or taint it `node.kubernetes.io/out-of-service` once it is off.";
+            MIGRATION_DELETING = "MigrationDeleting", "The Migration is being deleted; no step starts.", "Delete the Cohort too, or wait.";
         }
 
         /// Reasons of `Stalled`: a person is needed.
         PROBLEMS {
-            MIGRATION_NOT_FOUND = "MigrationNotFound", "The Migration named by migrationRef does not exist.";
-            SECRET_NOT_FOUND = "SecretNotFound", "A Secret named by the spec does not exist, or lacks the key.";
-            INVALID_SPEC = "InvalidSpec", "The spec cannot be used; the message names the field.";
-            SPEC_CHANGED = "SpecChanged", "The spec was changed in a part that is fixed once started.";
-            BLOCKED_BY_FINDINGS = "BlockedByFindings", "Assess found blockers; the message names them.";
-            DATA_DIFFERS = "DataDiffers", "A comparison found a difference; the evidence file names it.";
-            INPUT_MISSING = "InputMissing", "Something the step needs is missing.";
-            NOT_PERMITTED = "NotPermitted", "A database or the storage refused permission.";
-            MISCONFIGURED = "Misconfigured", "A Job could not use its configuration.";
-            RETRIES_EXHAUSTED = "RetriesExhausted", "Every attempt of the step failed; `retry` starts over.";
-            PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded", "The step did not end in time.";
-            JOB_NAME_TAKEN = "JobNameTaken", "A Job of that name belongs to somebody else.";
-            NAMESPACE_TERMINATING = "NamespaceTerminating", "The namespace is going away; no Job can be created in it.";
+            MIGRATION_NOT_FOUND = "MigrationNotFound", "The Migration named by migrationRef does not exist.", "Create it, or delete the Cohort.";
+            MIGRATION_REPLACED = "MigrationReplaced", "The Cohort was started under a Migration of this name that was deleted; the one of today knows nothing of it.", "Delete the Cohort and create it again; rows that it had moved stay where they are.";
+            SECRET_NOT_FOUND = "SecretNotFound", "A Secret named by the spec does not exist, or lacks the key.", "Create the Secret with that key: the waiting pod starts by itself.";
+            CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound", "A ConfigMap named by `backup.include` does not exist.", "Create it: the waiting pod starts by itself.";
+            IMAGE_NOT_PULLED = "ImageNotPulled", "The node cannot get the image of the Job's container.", "Correct the image's name, the pull secret or the registry: the waiting pod starts by itself, and a check's corrected image is used by its next measurement.";
+            CONTAINER_NOT_STARTED = "ContainerNotStarted", "The node has the image and cannot start the container; the message is the node's.", "Repair what the message names, then request `retry`.";
+            INVALID_SPEC = "InvalidSpec", "The object, or a part that Godwit depends on, cannot be used; the message names the field.", "Correct that field; nothing was started from it.";
+            SPEC_CHANGED = "SpecChanged", "Engine, dataset or storage differ from what was prepared: the next step would work on other rows than the one before.", "Undo the change. To move other rows, undo it, roll back, change it then and request `retry`.";
+            BLOCKED_BY_FINDINGS = "BlockedByFindings", "Assess found blockers; the message names the first, `status.findings` and the evidence file all.", "Repair them, then request `retry`.";
+            NO_CUSTOMERS_SELECTED = "NoCustomersSelected", "The cohort's selection means no customer that is still free.", "Correct `spec.select` in a new Cohort, or delete this one.";
+            COHORTS_OVERLAP = "CohortsOverlap", "The cohort names customers that another cohort has, or that were the target's own.", "Leave them out in a new Cohort, or delete the other one.";
+            CUSTOMERS_UNKNOWN = "CustomersUnknown", "The cohort names keys that belong to no customer.", "Correct the query in a new Cohort.";
+            KEY_RANGE_SPENT = "KeyRangeSpent", "The source has nearly drawn all keys reserved for it, or draws the target's: new rows of both sides would meet. What was copied stays.", "Set the source's sequence above the target's keys, as the message says, then request `retry`.";
+            DATA_DIFFERS = "DataDiffers", "A comparison found a difference; the evidence file names it.", "Find out who wrote the rows that differ, then request `retry`.";
+            INPUT_MISSING = "InputMissing", "Something the step needs is missing: a table, a file, a record in the ledger.", "Bring it back, then request `retry`, or roll back.";
+            NOT_PERMITTED = "NotPermitted", "A database or the storage refused the login or the permission.", "Correct user and password in the Secret, or grant what the message names, then request `retry`.";
+            MISCONFIGURED = "Misconfigured", "A Job could not use its configuration: an address, TLS, SQL.", "Correct what the message names, then request `retry`.";
+            RETRIES_EXHAUSTED = "RetriesExhausted", "Every attempt of the step failed; the message tells why the last one did.", "Repair that, then request `retry`: it starts over.";
+            PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded", "The step did not end in time and its Job was stopped; the message tells what it waited for, if anything.", "Repair that, then request `retry`.";
+            JOB_NAME_TAKEN = "JobNameTaken", "A Job of that name belongs to somebody else.", "Delete that Job, then request `retry`.";
+            NAMESPACE_TERMINATING = "NamespaceTerminating", "The namespace is going away; no Job can be created in it.", "Nothing: the object is let go. Schema `godwit` may remain in both databases.";
+            PERMISSION_DENIED = "PermissionDenied", "The API server refuses what the operator asks: a role, a quota, a policy.", "Grant what the message names: the operator tries again within five minutes.";
+            REQUEST_REFUSED = "RequestRefused", "The API server finds a request of the operator unusable, mostly because an admission policy says so.", "Change what the message names: the operator tries again within five minutes.";
+            OPERATOR_DEFECT = "OperatorDefect", "The operator met a defect of its own at this object; others are not affected.", "Report it with the operator's log; suspend or delete the object to be left alone.";
         }
+    }
 
+    published! {
         /// Reasons of ends, and of conditions with nothing to tell.
         OUTCOMES {
             ROLLED_BACK = "RolledBack", "The way back was taken; the source owns the customers again.";

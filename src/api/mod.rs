@@ -12,6 +12,7 @@ pub mod duration;
 pub mod migration;
 pub mod names;
 pub mod pattern;
+pub mod phase;
 pub mod status;
 
 pub use approval::{Approval, ApprovalSpec, Decision};

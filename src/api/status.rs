@@ -32,6 +32,10 @@ pub struct StepStatus {
     /// Attempts of this step that failed so far.
     #[serde(default)]
     pub failures: u32,
+    /// What the latest failed attempt said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub failure: Option<String>,
     /// The Job that carries the step out; absent while the step holds or waits for its next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobStatus>,
@@ -63,6 +67,10 @@ pub struct JobStatus {
     pub name: String,
     /// Number of the attempt; rises over the whole life of the object and is the worker's fencing token.
     pub attempt: i64,
+    /// Digest of the part of the spec that the Job was made from; what it reports counts for that part alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub plan: Option<String>,
     /// True once the operator has seen the Job; a Job that vanishes afterwards counts as a failed attempt.
     #[serde(default)]
     pub seen: bool,

@@ -9,6 +9,10 @@ pub enum Error {
     NoStorage { job: String },
     #[error("failed to build job {job}: spec.checks has no check {check} with a job source")]
     NoCheck { job: String, check: String },
+    #[error(
+        "failed to build job {job}: its input has {bytes} bytes and a process takes {most}; shorten spec.dataset or spec.validation.checks"
+    )]
+    InputTooLarge { job: String, bytes: usize, most: usize },
     #[error("failed to build job {job}: its input cannot be written as JSON")]
     Input { job: String },
 }

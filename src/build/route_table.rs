@@ -24,6 +24,7 @@ pub fn build_route_table(migration: &Identity, content: &RouteTableContent) -> C
             namespace: Some(migration.namespace.clone()),
             labels: Some(labels),
             owner_references: Some(vec![owner.reference()]),
+            resource_version: content.replaces.clone(),
             ..ObjectMeta::default()
         },
         data: Some([(ROUTES_KEY.to_owned(), content.routes.clone())].into()),
@@ -38,10 +39,15 @@ mod tests {
     #[test]
     fn the_route_table_is_owned_by_its_migration_and_holds_the_routes_unchanged() {
         let migration = Identity { namespace: "shop".into(), name: "crm".into(), uid: "uid-7".into() };
-        let content = RouteTableContent { config_map: "crm-routes".into(), routes: "{\"v\":1}".into() };
+        let content = RouteTableContent {
+            config_map: "crm-routes".into(),
+            routes: "{\"v\":1}".into(),
+            replaces: Some("41".into()),
+        };
         let map = build_route_table(&migration, &content);
         assert_eq!(map.metadata.name.as_deref(), Some("crm-routes"));
         assert_eq!(map.metadata.namespace.as_deref(), Some("shop"));
+        assert_eq!(map.metadata.resource_version.as_deref(), Some("41"));
         assert_eq!(map.data.unwrap()["routes.json"], "{\"v\":1}");
         let owner = &map.metadata.owner_references.unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Migration", "uid-7"));

@@ -12,6 +12,9 @@ use crate::contract::{
 };
 use crate::plan::decision::{JobRequest, Work};
 
+/// Linux takes no environment variable above 128 KiB, its name included: the container would never start.
+pub const MAX_INPUT: usize = 128 * 1024 - 64;
+
 /// The text of `GODWIT_STEP`.
 pub fn step_input_json(request: &JobRequest, spec: &MigrationSpec) -> Result<String, Error> {
     match &request.work {
@@ -46,7 +49,11 @@ fn build_check_input(request: &JobRequest, check: &str) -> CheckInput {
 }
 
 fn to_json<T: Serialize>(request: &JobRequest, input: &T) -> Result<String, Error> {
-    serde_json::to_string(input).map_err(|_| Error::Input { job: request.name.clone() })
+    let text = serde_json::to_string(input).map_err(|_| Error::Input { job: request.name.clone() })?;
+    if text.len() > MAX_INPUT {
+        return Err(Error::InputTooLarge { job: request.name.clone(), bytes: text.len(), most: MAX_INPUT });
+    }
+    Ok(text)
 }
 
 fn dataset(spec: &MigrationSpec) -> Dataset {
@@ -105,6 +112,22 @@ mod tests {
         assert_eq!((input.attempt, input.epoch), (3, 5));
         assert_eq!(input.task, Task::Copy {});
         assert_eq!(input.cohort.unwrap().name, "canary");
+    }
+
+    #[test]
+    fn an_input_that_no_process_could_be_started_with_is_refused_with_the_fields_to_shorten() {
+        let mut spec = fixtures::spec();
+        spec.dataset.include = (0..256).map(|number| format!("sales.{number:0>120}")).collect();
+        assert!(step_input_json(&fixtures::request(Task::Assess {}), &spec).is_ok());
+        spec.dataset.exclude = spec.dataset.include.clone();
+        spec.dataset.reference = spec.dataset.include.clone();
+        for number in 0..60 {
+            let mut owner = spec.dataset.owners[0].clone();
+            owner.table = format!("sales.{number:0>1000}");
+            spec.dataset.owners.push(owner);
+        }
+        let refused = step_input_json(&fixtures::request(Task::Assess {}), &spec).unwrap_err().to_string();
+        assert!(refused.contains("spec.dataset") && refused.contains("crm-step-3"), "{refused}");
     }
 
     #[test]

@@ -46,3 +46,38 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+    use serde_json::json;
+    use wiremock::matchers::{query_param, query_param_is_missing};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn page(names: &[&str], next: &str) -> ResponseTemplate {
+        let items: Vec<_> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        ResponseTemplate::new(200).set_body_json(json!({"kind": "ConfigMapList", "apiVersion": "v1",
+            "metadata": {"resourceVersion": "7", "continue": next}, "items": items}))
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_last_page() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = MockServer::start().await;
+        Mock::given(query_param_is_missing("continue")).respond_with(page(&["a", "b"], "p2")).mount(&server).await;
+        Mock::given(query_param("continue", "p2")).respond_with(page(&["c"], "p3")).mount(&server).await;
+        Mock::given(query_param("continue", "p3")).respond_with(page(&["d"], "")).mount(&server).await;
+        let config = kube::Config::new(server.uri().parse().unwrap());
+        let client = crate::controller::client::connect(config, &Arc::new(Metrics::default())).unwrap();
+        let api: Api<ConfigMap> = Api::namespaced(client, "shop");
+        let found = list("configmaps", &api, ListParams::default()).await.unwrap();
+        let names: Vec<String> = found.iter().map(ResourceExt::name_any).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+    }
+}

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 
+use crate::api::names::LABEL_ATTEMPT;
 use crate::build::labels::LABEL_PLACEHOLDER;
 use crate::build::pod::CONTAINER;
 use crate::contract::{Finding, MAX_REPORT_BYTES, Progress, ProgressLine, Report};
@@ -43,14 +44,46 @@ pub fn classify(job: &Job, owner_uid: &str, evidence: Evidence) -> JobState {
         let ended = latest_end(evidence.pods, |_| true);
         return JobState::Failed(Failure {
             exit_code: ended.and_then(own_exit_code),
-            reason,
+            reason: match told_by(evidence.pods, ended) {
+                Some(told) => format!("{reason}; {told}"),
+                None => reason,
+            },
             report: ended.and_then(report_of),
         });
     }
     if job.metadata.deletion_timestamp.is_some() {
         return JobState::Terminating;
     }
-    JobState::Running { progress: evidence.output.and_then(last_progress), trouble: trouble(evidence) }
+    JobState::Running {
+        progress: evidence.output.and_then(last_progress),
+        trouble: suspended(job).or_else(|| trouble(evidence)),
+    }
+}
+
+/// The attempt that a Job of this owner bears; 0 for anybody else's.
+pub fn attempt_of(job: &Job, owner_uid: &str) -> i64 {
+    if controller_uid(job) != Some(owner_uid) {
+        return 0;
+    }
+    job.labels().get(LABEL_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Suspended by hand or by a queue: the Job controller has ended its pod and starts another when it is resumed.
+fn suspended(job: &Job) -> Option<Trouble> {
+    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or_default();
+    suspended.then(|| Trouble { kind: TroubleKind::Suspended, message: format!("Job {} is suspended", job.name_any()) })
+}
+
+/// What the kubelet says beside an exit code: eviction, lack of memory, a program that cannot be started.
+fn told_by(pods: &[Pod], ended: Option<&ContainerStateTerminated>) -> Option<String> {
+    let of_pod = pods.iter().find_map(|pod| {
+        let status = pod.status.as_ref()?;
+        let reason = status.reason.as_deref()?;
+        Some(status.message.as_ref().map_or_else(|| reason.to_owned(), |message| format!("{reason}: {message}")))
+    });
+    let of_container =
+        ended.and_then(|end| end.reason.clone()).filter(|reason| reason != "Error" && reason != "Completed");
+    of_pod.or(of_container).map(|text| clipped(&text, MAX_TROUBLE))
 }
 
 /// True for a Job that only occupies the name of an attempt that was given up: no pod ever runs for it.
@@ -151,12 +184,51 @@ fn trouble(evidence: Evidence) -> Option<Trouble> {
     })
 }
 
-/// The kubelet names a missing Secret in the event of a volume that cannot be mounted, too.
+/// The kubelet names a missing Secret or ConfigMap in the event of a volume that cannot be mounted, too.
 fn complaint_kind(text: &str) -> TroubleKind {
-    if text.contains("secret \"") { TroubleKind::Secret } else { TroubleKind::Scheduling }
+    if text.contains("secret \"") {
+        TroubleKind::Secret
+    } else if text.contains("configmap \"") {
+        TroubleKind::ConfigMap
+    } else {
+        TroubleKind::Scheduling
+    }
+}
+
+/// A pod that is being ended: as long as nobody knows that it has, no other one starts.
+fn leaving(pod: &Pod) -> Option<Trouble> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let status = pod.status.as_ref()?;
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let node = pod.spec.as_ref()?.node_name.as_deref().filter(|_| !over)?;
+    let conditions = status.conditions.iter().flatten();
+    let mut told = conditions.filter(|one| one.type_ == "DisruptionTarget" && one.status == "True");
+    let why = told.find_map(|one| one.message.as_deref()).map_or_else(String::new, |text| format!(" ({text})"));
+    let message = format!("pod {} is being taken from node {node}{why} and has not ended", pod.name_any());
+    Some(Trouble { kind: TroubleKind::Leaving, message: clipped(&message, MAX_TROUBLE) })
+}
+
+/// Keys of a Secret that the pod's container asks for.
+fn keys_wanted(pod: &Pod, message: &str) -> Option<String> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let env = containers.flat_map(|container| container.env.iter().flatten());
+    let references = env.filter_map(|variable| variable.value_from.as_ref()?.secret_key_ref.as_ref());
+    let keys: Vec<&str> = references
+        .filter(|wanted| message.contains(&format!("\"{}\"", wanted.name)))
+        .map(|wanted| wanted.key.as_str())
+        .collect();
+    (!keys.is_empty()).then(|| format!("{message} (wanted for its key {})", keys.join(", ")))
+}
+
+fn image_of(pod: &Pod) -> Option<&str> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.filter(|container| container.name == CONTAINER).find_map(|container| container.image.as_deref())
 }
 
 fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
+    if let Some(leaving) = leaving(pod) {
+        return Some(leaving);
+    }
     let told = |kind, reason: &str, message: Option<&str>| {
         let text = match message {
             Some(message) => format!("{reason}: {message}"),
@@ -169,18 +241,29 @@ fn trouble_of_pod(pod: &Pod) -> Option<Trouble> {
     {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let message = waiting.message.as_deref();
-        let names_secret = message.unwrap_or_default().to_lowercase().contains("secret");
+        let lower = message.unwrap_or_default().to_lowercase();
         return match reason {
-            "CreateContainerConfigError" if names_secret => told(TroubleKind::Secret, reason, message),
+            "CreateContainerConfigError" if lower.contains("secret") => {
+                let keys = message.and_then(|message| keys_wanted(pod, message));
+                told(TroubleKind::Secret, reason, keys.as_deref().or(message))
+            }
+            "CreateContainerConfigError" if lower.contains("configmap") => {
+                told(TroubleKind::ConfigMap, reason, message)
+            }
             "ErrImagePull"
             | "ImagePullBackOff"
             | "InvalidImageName"
             | "ErrImageNeverPull"
             | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "CreateContainerConfigError"
-            | "CreateContainerError"
-            | "RunContainerError" => told(TroubleKind::Image, reason, message),
+            | "RegistryUnavailable" => {
+                // Not every one of these messages names the image.
+                let image = image_of(pod).filter(|image| !message.is_some_and(|text| text.contains(*image)));
+                let named = image.map(|image| format!("{image}: {}", message.unwrap_or("cannot be pulled")));
+                told(TroubleKind::Image, reason, named.as_deref().or(message))
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                told(TroubleKind::Container, reason, message)
+            }
             _ => None,
         };
     }

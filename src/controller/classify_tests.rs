@@ -171,7 +171,7 @@ fn a_pod_that_cannot_start_says_which_kind_of_thing_is_missing() {
     for (reason, message, kind) in [
         ("CreateContainerConfigError", "secret \"crm-source\" not found", TroubleKind::Secret),
         ("CreateContainerConfigError", "couldn't find key uri in Secret shop/crm-source", TroubleKind::Secret),
-        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", TroubleKind::Image),
+        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", TroubleKind::Container),
         ("ErrImagePull", "not found", TroubleKind::Image),
         ("ImagePullBackOff", "back-off", TroubleKind::Image),
         ("InvalidImageName", "bad", TroubleKind::Image),
@@ -187,6 +187,101 @@ fn a_pod_that_cannot_start_says_which_kind_of_thing_is_missing() {
     let pods = [pod(&json!({"waiting": {"reason": "ContainerCreating"}}))];
     let state = classify(&job(&json!({})), OWNER, with_pods(&pods));
     assert!(matches!(state, JobState::Running { trouble: None, .. }));
+}
+
+#[test]
+fn a_missing_secret_is_named_with_the_key_that_is_wanted_of_it() {
+    let mut waiting =
+        pod(&json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"old\" not found"}}));
+    waiting.spec = serde_json::from_value(json!({"containers": [{"name": "step", "image": "i", "env": [
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "new", "key": "other"}}},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "old", "key": "uri"}}},
+    ]}]}))
+    .unwrap();
+    let JobState::Running { trouble: Some(trouble), .. } = classify(&job(&json!({})), OWNER, with_pods(&[waiting]))
+    else {
+        panic!("no trouble");
+    };
+    assert_eq!(trouble.message, "CreateContainerConfigError: secret \"old\" not found (wanted for its key uri)");
+    for (complaint, kind) in [
+        ("FailedMount: MountVolume.SetUp failed: secret \"s3\" not found", TroubleKind::Secret),
+        ("FailedMount: MountVolume.SetUp failed: configmap \"flows\" not found", TroubleKind::ConfigMap),
+        ("FailedMount: timed out waiting for the condition", TroubleKind::Scheduling),
+    ] {
+        let evidence = Evidence { complaint: Some(complaint), ..Evidence::default() };
+        let JobState::Running { trouble: Some(trouble), .. } = classify(&job(&json!({})), OWNER, evidence) else {
+            panic!("no trouble");
+        };
+        assert_eq!(trouble.kind, kind, "{complaint}");
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_named_whatever_the_node_says() {
+    for message in ["Back-off pulling image \"godwit:typo\"", "unauthorized"] {
+        let mut waiting = pod(&json!({"waiting": {"reason": "ErrImagePull", "message": message}}));
+        waiting.spec =
+            serde_json::from_value(json!({"containers": [{"name": "step", "image": "godwit:typo"}]})).unwrap();
+        let JobState::Running { trouble: Some(trouble), .. } = classify(&job(&json!({})), OWNER, with_pods(&[waiting]))
+        else {
+            panic!("no trouble");
+        };
+        assert_eq!(trouble.message.matches("godwit:typo").count(), 1, "{}", trouble.message);
+    }
+}
+
+#[test]
+fn a_suspended_job_and_a_pod_in_limbo_are_told_from_a_running_one() {
+    let mut suspended = job(&json!({"conditions": [{"type": "Suspended", "status": "True"}]}));
+    suspended.spec = Some(serde_json::from_value(json!({"suspend": true, "template": {}})).unwrap());
+    let JobState::Running { trouble: Some(trouble), .. } = classify(&suspended, OWNER, Evidence::default()) else {
+        panic!("no trouble");
+    };
+    assert_eq!((trouble.kind, trouble.message.as_str()), (TroubleKind::Suspended, "Job crm-copy-3 is suspended"));
+
+    let limbo = |phase: &str, node: Option<&str>| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "deletionTimestamp": "2026-03-01T10:00:00Z"},
+            "spec": {"containers": [], "nodeName": node},
+            "status": {"phase": phase, "conditions": [{"type": "DisruptionTarget", "status": "True", "message": "NoExecute"}]},
+        }))
+        .unwrap()
+    };
+    let trouble_of = |pod: Pod| match classify(&job(&json!({})), OWNER, with_pods(&[pod])) {
+        JobState::Running { trouble, .. } => trouble,
+        other => panic!("{other:?}"),
+    };
+    let trouble = trouble_of(limbo("Running", Some("n7"))).unwrap();
+    assert_eq!(trouble.kind, TroubleKind::Leaving);
+    assert_eq!(trouble.message, "pod p is being taken from node n7 (NoExecute) and has not ended");
+    // It has ended, or never came to a node: nothing is waited for.
+    assert_eq!(trouble_of(limbo("Failed", Some("n7"))), None);
+    assert_eq!(trouble_of(limbo("Pending", None)), None);
+}
+
+#[test]
+fn a_failed_job_tells_what_the_node_said_of_its_pod() {
+    let evicted: Pod = serde_json::from_value(json!({"status": {
+        "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}))
+    .unwrap();
+    let killed = pod(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
+    let plain = pod(&json!({"terminated": {"exitCode": 75, "reason": "Error"}}));
+    for (pod, reason) in [
+        (evicted, "PodFailurePolicy; Evicted: The node was low on resource: memory."),
+        (killed, "PodFailurePolicy; OOMKilled"),
+        (plain, "PodFailurePolicy"),
+    ] {
+        let JobState::Failed(failure) = classify(&failed(), OWNER, with_pods(&[pod])) else { panic!("not failed") };
+        assert_eq!(failure.reason, reason);
+    }
+}
+
+#[test]
+fn the_attempt_of_a_job_is_read_from_its_label_and_only_for_its_owner() {
+    let mut job = job(&json!({}));
+    assert_eq!(attempt_of(&job, OWNER), 0);
+    job.metadata.labels = Some([("godwit.dev/attempt".to_owned(), "41".to_owned())].into());
+    assert_eq!((attempt_of(&job, OWNER), attempt_of(&job, "uid-other")), (41, 0));
 }
 
 #[test]

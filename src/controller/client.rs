@@ -80,3 +80,30 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::Api;
+    use kube::api::PostParams;
+    use serde_json::json;
+    use wiremock::matchers::any;
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    #[tokio::test]
+    async fn a_write_that_the_server_is_too_busy_for_is_sent_once() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = MockServer::start().await;
+        let busy = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 503, "message": "busy"});
+        let answer = ResponseTemplate::new(503).insert_header("Retry-After", "0").set_body_json(busy);
+        Mock::given(any()).respond_with(answer).expect(1).mount(&server).await;
+        let metrics = Arc::new(Metrics::default());
+        let client = connect(Config::new(server.uri().parse().unwrap()), &metrics).unwrap();
+        let api: Api<ConfigMap> = Api::namespaced(client, "shop");
+        let map = serde_json::from_value(json!({"metadata": {"name": "routes"}})).unwrap();
+        assert!(api.create(&PostParams::default(), &map).await.is_err());
+        server.verify().await;
+    }
+}

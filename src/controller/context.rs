@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::checks::Checks;
 use super::error::Error;
 use super::settings::Settings;
+use super::trouble::Troubles;
 use crate::metrics::Metrics;
 
 pub struct Context {
@@ -19,6 +20,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub checks: Checks,
     pub backoff: Backoff,
+    pub troubles: Troubles,
     pub recorder: Recorder,
 }
 
@@ -31,6 +33,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             checks: Checks::new(settings.checks_may_reach_loopback)?,
             backoff: Backoff::default(),
+            troubles: Troubles::default(),
             client,
             settings,
             metrics,

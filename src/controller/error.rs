@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::api::condition::reason;
 use crate::build;
 
 /// A request to the API server, in the words of RBAC, so that a refusal names what is missing.
@@ -81,15 +82,21 @@ impl Error {
         }
     }
 
-    /// A fixed word for metrics and events.
+    /// True when the object itself cannot be read, not one that it depends on.
+    pub fn is_about(&self, resource: &str, object: &str) -> bool {
+        matches!(self, Error::Malformed(attempt, _) if attempt.resource == resource && attempt.object == object)
+    }
+
+    /// A fixed word for metrics and events, and the reason of the conditions where a person has to act.
     pub fn reason(&self) -> &'static str {
         match (self, self.class()) {
-            (Error::Panic { .. }, _) => "Panic",
-            (Error::Malformed(..) | Error::Build(_), _) => "InvalidSpec",
+            (Error::Panic { .. }, _) => reason::OPERATOR_DEFECT,
+            (Error::Malformed(..) | Error::Build(_), _) => reason::INVALID_SPEC,
             (Error::NoAnswer { .. }, _) => "NoAnswer",
-            (_, Class::Denied) => "PermissionDenied",
+            (_, Class::Denied) => reason::PERMISSION_DENIED,
+            (_, Class::Bug) => reason::REQUEST_REFUSED,
             (_, Class::Conflict) => "Conflict",
-            (_, Class::Transient | Class::Bug) => "RequestFailed",
+            (_, Class::Transient) => "RequestFailed",
         }
     }
 

@@ -18,6 +18,7 @@ pub mod perform;
 pub mod record;
 pub mod served;
 pub mod settings;
+pub mod trouble;
 pub mod wake;
 pub mod watch;
 

@@ -14,6 +14,8 @@ use super::classify::clipped;
 use super::context::Context;
 use super::error::{Attempt, Class, Error};
 use super::observe::Key;
+use super::perform::look_again;
+use super::trouble;
 use crate::metrics::Pass;
 
 /// Runs one pass; every error has been told, counted and turned into a wait when this returns.
@@ -37,7 +39,13 @@ pub async fn run(
     };
     ctx.metrics.pass_ended(kind, ended, began.elapsed().as_secs_f64());
     match &result {
-        Ok(_) => ctx.backoff.clear(&name),
+        Ok(_) => {
+            ctx.backoff.clear(&name);
+            if ctx.troubles.clear(&name) {
+                // What was shown over the decisions so far comes off with the next record.
+                return Ok(look_again());
+            }
+        }
         Err(error) => tell(ctx, kind, object, error).await,
     }
     result
@@ -52,10 +60,10 @@ fn full_name(object: &ObjectReference) -> String {
     let kind = object.kind.as_deref().unwrap_or_default();
     let key =
         Key { namespace: object.namespace.clone().unwrap_or_default(), name: object.name.clone().unwrap_or_default() };
-    format!("{kind} {key}")
+    key.of_kind(kind)
 }
 
-/// What only a person can repair is said on the object; what passes by itself stays in the log.
+/// What only a person can repair is said on the object, as a condition and an event; what passes by itself stays in the log.
 async fn tell(ctx: &Context, kind: &'static str, object: &ObjectReference, error: &Error) {
     let name = full_name(object);
     let class = error.class();
@@ -64,6 +72,7 @@ async fn tell(ctx: &Context, kind: &'static str, object: &ObjectReference, error
         return;
     }
     ctx.metrics.pass_needs_person(kind);
+    trouble::show(ctx, object, &name, error).await;
     let event = Event {
         type_: EventType::Warning,
         reason: error.reason().to_owned(),

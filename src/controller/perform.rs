@@ -76,7 +76,10 @@ pub async fn perform<K: Kind>(ctx: &Context, recorded: Recorded<K>, stage: &Stag
         }
     }
     if let Some(content) = &route_table {
-        unless_terminating(apply_route_table(ctx, &stage.identity, content).await, ())?;
+        let applied = apply_route_table(ctx, &stage.identity, content).await;
+        if unless_terminating(applied, Effect::Done)? == Effect::LookAgain {
+            effect = Effect::LookAgain;
+        }
     }
     tell(ctx, &object, &notes).await;
     if finalizer == Some(FinalizerChange::Remove)
@@ -180,16 +183,26 @@ fn full_name(identity: &Identity, name: &str) -> String {
     format!("{}/{name}", identity.namespace)
 }
 
-/// Forced: the key `routes.json` is ours by the Migration's spec, and applications that read a stale table write to the wrong
-/// side. Other keys of the `ConfigMap` stay with whoever wrote them.
-async fn apply_route_table(ctx: &Context, migration: &Identity, content: &RouteTableContent) -> Result<(), Error> {
+/// Forced: the key `routes.json` is ours by the Migration's spec, and applications that read a stale table are refused by the
+/// fence until it is right. Other keys of the `ConfigMap` stay with whoever wrote them. Only the version that was observed is
+/// replaced, and only an absent table is created: an apply alone would let a deposed leader bring an old table back.
+async fn apply_route_table(ctx: &Context, migration: &Identity, content: &RouteTableContent) -> Result<Effect, Error> {
     let table = build_route_table(migration, content);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &migration.namespace);
-    let attempt = Attempt::new("patch", "configmaps", full_name(migration, &content.config_map));
-    let params = PatchParams::apply(MANAGER_ROUTING).force();
-    let patch = Patch::Apply(&table);
-    call(attempt, api.patch(&content.config_map, &params, &patch)).await?;
-    Ok(())
+    let name = full_name(migration, &content.config_map);
+    let written = if content.replaces.is_some() {
+        let params = PatchParams::apply(MANAGER_ROUTING).force();
+        let patch = Patch::Apply(&table);
+        call(Attempt::new("patch", "configmaps", name), api.patch(&content.config_map, &params, &patch)).await
+    } else {
+        let params = PostParams { field_manager: Some(MANAGER_ROUTING.to_owned()), ..PostParams::default() };
+        call(Attempt::new("create", "configmaps", name), api.create(&params, &table)).await
+    };
+    match written {
+        Ok(_) => Ok(Effect::Done),
+        Err(error) if is_gone(&error) || error.class() == Class::Conflict => Ok(Effect::LookAgain),
+        Err(error) => Err(error),
+    }
 }
 
 async fn change_finalizer<K: Kind>(ctx: &Context, object: &K, change: FinalizerChange) -> Result<Effect, Error> {

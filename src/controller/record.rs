@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use super::call::call;
 use super::context::Context;
 use super::error::{Attempt, Class, Error};
+use super::observe::Key;
+use super::trouble::Shown;
 use crate::api::names::MANAGER_STATUS;
 use crate::plan::decision::{Decision, Effects, Note, Wait};
 
@@ -27,14 +29,22 @@ pub trait Kind:
 {
     /// Plural, as RBAC names it.
     const RESOURCE: &'static str;
+    /// The parts of a status that show what a person has to repair.
+    fn shown(status: &mut Self::Status) -> Shown<'_>;
 }
 
 impl Kind for crate::api::Migration {
     const RESOURCE: &'static str = "migrations";
+    fn shown(status: &mut Self::Status) -> Shown<'_> {
+        (&mut status.conditions, &mut status.phase)
+    }
 }
 
 impl Kind for crate::api::Cohort {
     const RESOURCE: &'static str = "cohorts";
+    fn shown(status: &mut Self::Status) -> Shown<'_> {
+        (&mut status.conditions, &mut status.phase)
+    }
 }
 
 /// A decision that is durable. Only `record_intent` makes one, so that nothing is done that was not recorded.
@@ -61,7 +71,10 @@ pub async fn record_intent<K: Kind>(
     read: &K,
     decision: Decision<K::Status>,
 ) -> Result<Outcome<K>, Error> {
-    let Decision { status, effects, notes, wait } = decision;
+    let Decision { mut status, effects, notes, wait } = decision;
+    let mut before = read.status().cloned().unwrap_or_default();
+    let name = Key::of(read).of_kind(&K::kind(&()));
+    ctx.troubles.overlay(&name, K::shown(&mut status), K::shown(&mut before).0, ctx.now());
     let object = if read.status() == Some(&status) {
         read.clone()
     } else {

@@ -1,7 +1,9 @@
 //! Admission: which cohorts may be under way now, by wave and concurrency.
 //! Used by the Migration's decision; cohorts read the answer from its status. Must never take back what is under way.
 
-use crate::api::condition::reason;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::condition::{kind, reason};
 
 use super::cohort::step_of;
 use super::conditions::Why;
@@ -50,7 +52,7 @@ pub fn admit(cohorts: &[CohortView], max_concurrent: u32) -> Admission {
     let pending = turn.into_iter().filter(|cohort| step_of(&cohort.status) == CohortStep::Pending);
     let starting: Vec<&CohortView> = pending.take(free).collect();
     admitted.extend(names(&starting));
-    let waits_for = match under_way.iter().find(|cohort| is_stalled(cohort)) {
+    let waits_for = match under_way.iter().chain(&starting).find(|cohort| needs_person(cohort)) {
         Some(stalled) => Waiting::Person(attention(stalled)),
         None => Waiting::Cohorts(Why::new(reason::MOVING, format!("Under way: {}", listed(&admitted)))),
     };
@@ -88,6 +90,11 @@ fn attention(cohort: &CohortView) -> Why {
     let stalled = cohort.status.step.as_ref().and_then(|step| step.stalled.as_ref());
     let told = match (stalled, step_of(&cohort.status)) {
         (Some(stalled), step) => format!("Cohort {name} is stalled at {}: {}", step.as_str(), stalled.message),
+        (None, step) if !step.is_backward() => {
+            let why =
+                told_stalled(cohort).map_or_else(String::new, |told| format!(": {}: {}", told.reason, told.message));
+            format!("Cohort {name} needs a person{why}")
+        }
         (None, CohortStep::RolledBack) => format!("Cohort {name} was rolled back; later cohorts wait for its retry"),
         (None, _) => format!("Cohort {name} is going back; later cohorts wait for it"),
     };
@@ -103,6 +110,16 @@ pub fn is_under_way(cohort: &CohortView) -> bool {
 /// Waits for a person in the middle of a step.
 pub fn is_stalled(cohort: &CohortView) -> bool {
     cohort.status.step.as_ref().is_some_and(|step| step.stalled.is_some())
+}
+
+/// Says of itself that nothing goes on: stalled, or something that is no matter of a step, such as an object that cannot be read.
+fn needs_person(cohort: &CohortView) -> bool {
+    is_stalled(cohort) || told_stalled(cohort).is_some()
+}
+
+fn told_stalled(cohort: &CohortView) -> Option<&Condition> {
+    let mut conditions = cohort.status.conditions.iter();
+    conditions.find(|condition| condition.type_ == kind::STALLED && condition.status == "True")
 }
 
 /// At most five names, and how many more.

@@ -10,7 +10,11 @@ use crate::contract::{Progress, Report, ReportResult, exit};
 
 use super::names::job_name;
 use super::observed::{Failure, JobState, Jobs, ObjectFacts, Trouble};
+use super::record::bounded;
 use super::step::Limits;
+
+/// Longest text of a failed attempt, in characters.
+const MAX_FAILURE: usize = 512;
 
 /// What became of the step's attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +83,7 @@ pub fn settle(step: &StepStatus, jobs: &Jobs) -> Attempt {
 fn judge(failure: &Failure) -> Attempt {
     let report = failure.report.as_ref();
     let permanent = match failure.exit_code {
-        Some(exit::DATA_DIFFERS) => Some((reason::DATA_DIFFERS, "A comparison found a difference")),
+        Some(exit::DATA_DIFFERS) => Some((reason::DATA_DIFFERS, "Refused")),
         Some(exit::INPUT_MISSING) => Some((reason::INPUT_MISSING, "Something the step needs is missing")),
         Some(exit::NOT_PERMITTED) => Some((reason::NOT_PERMITTED, "Permission was refused")),
         Some(exit::MISCONFIGURED) => Some((reason::MISCONFIGURED, "The step cannot use its configuration")),
@@ -101,7 +105,8 @@ fn describe(report: &Report, what: &str) -> String {
     };
     let more = report.findings.len() - 1 + report.findings_omitted as usize;
     let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-    format!("{what}: {} {}: {}{others}", first.code, first.object, first.message)
+    let object = if first.object.is_empty() { String::new() } else { format!(" {}", first.object) };
+    format!("{what}: {}{object}: {}{others}", first.code, first.message)
 }
 
 /// A step that begins now, without an attempt yet.
@@ -111,19 +116,21 @@ pub fn begin(name: &str, limits: Option<Limits>, now: Timestamp) -> StepStatus {
         start_time: Time(now),
         deadline: limits.map(|limits| Time(now.saturating_add(limits.deadline).unwrap_or(Timestamp::MAX))),
         failures: 0,
+        failure: None,
         job: None,
         retry_time: None,
         stalled: None,
     }
 }
 
-/// Names the next attempt in `step`; the Job is created after the record.
-pub fn start(step: &mut StepStatus, attempts: &mut i64, owner: &ObjectFacts) {
+/// Names the next attempt in `step`; the Job is created after the record, from the spec that `plan` is the digest of.
+pub fn start(step: &mut StepStatus, attempts: &mut i64, owner: &ObjectFacts, plan: String) {
     *attempts += 1;
     step.retry_time = None;
     step.job = Some(JobStatus {
         name: job_name(&owner.uid, &owner.name, &step.name, *attempts),
         attempt: *attempts,
+        plan: Some(plan),
         seen: false,
     });
 }
@@ -132,6 +139,7 @@ pub fn start(step: &mut StepStatus, attempts: &mut i64, owner: &ObjectFacts) {
 pub fn book_failure(step: &mut StepStatus, limits: Limits, message: &str, now: Timestamp) {
     step.job = None;
     step.failures += 1;
+    step.failure = Some(bounded(message, MAX_FAILURE));
     if step.failures >= limits.attempts {
         step.stalled = Some(StalledStatus {
             reason: reason::RETRIES_EXHAUSTED.to_owned(),
@@ -157,7 +165,7 @@ mod tests {
 
     fn step_with_job(seen: bool) -> StepStatus {
         let mut step = begin("Copy", None, NOW);
-        step.job = Some(JobStatus { name: "canary-copy-7".into(), attempt: 7, seen });
+        step.job = Some(JobStatus { name: "canary-copy-7".into(), attempt: 7, plan: None, seen });
         step
     }
 
@@ -212,10 +220,7 @@ mod tests {
         let Attempt::Refused(refusal) = settle(&step_with_job(true), &jobs(JobState::Failed(failure))) else {
             panic!()
         };
-        assert_eq!(
-            refusal.message,
-            "A comparison found a difference: RowsDiffer public.invoice: 14 rows differ (and 1 more)"
-        );
+        assert_eq!(refusal.message, "Refused: RowsDiffer public.invoice: 14 rows differ (and 1 more)");
     }
 
     #[test]
@@ -237,7 +242,7 @@ mod tests {
         let owner = ObjectFacts { uid: "u".into(), name: "canary".into(), ..ObjectFacts::default() };
         let mut step = begin("Copy", None, NOW);
         let mut attempts = 41;
-        start(&mut step, &mut attempts, &owner);
+        start(&mut step, &mut attempts, &owner, "sha256:x".into());
         assert_eq!(attempts, 42);
         assert_eq!(step.job.unwrap().attempt, 42);
     }

@@ -159,7 +159,7 @@ pub fn start_jobs(
             _ if by_job => {
                 *attempts += 1;
                 let name = job_name(&owner.uid, &owner.name, &check.name, *attempts);
-                entry(statuses, &check.name).job = Some(JobStatus { name, attempt: *attempts, seen: true });
+                entry(statuses, &check.name).job = Some(JobStatus { name, attempt: *attempts, plan: None, seen: true });
             }
             // Due, and the operator's to measure: the next pass does.
             _ => wake = Some(now),
@@ -184,6 +184,17 @@ pub fn verdicts<'a>(
             _ => (check.name.clone(), Verdict::Inconclusive, format!("check {} was not measured yet", check.name)),
         })
         .collect()
+}
+
+/// Why one of these checks has no measurement yet: its Job's pod does not start.
+pub fn kept<'a>(names: impl IntoIterator<Item = &'a str>, statuses: &[CheckStatus], jobs: &Jobs) -> Option<String> {
+    names.into_iter().find_map(|name| {
+        let status = statuses.iter().find(|status| status.name == name)?;
+        let JobState::Running { trouble: Some(trouble), .. } = jobs.get(&status.job.as_ref()?.name)? else {
+            return None;
+        };
+        Some(format!("the Job of check {name} waits: {}", trouble.message))
+    })
 }
 
 /// Checks whose Job's name is taken by somebody else: an Error measurement, and another attempt later.

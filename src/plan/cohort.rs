@@ -4,33 +4,31 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::check::TriggerAction;
 use crate::api::condition::reason;
-use crate::api::migration::OnFailure;
-use crate::api::names::Verb;
-use crate::api::status::{PlanStatus, RollbackStatus};
+use crate::api::status::RollbackStatus;
 use crate::api::{CohortStatus, DurationString};
-use crate::contract::{Owner, Report};
 
-use super::attempt::{self, Attempt, Refusal};
-use super::command::{self, Command};
+use super::attempt::{self};
+use super::cohort_outcome::plan_of;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::hold::{self, Ask, Hold};
-use super::migration::REFUSED;
+use super::migration::{departs_from_preparation, spec_changed};
 use super::observed::{MigrationView, ObservedCohort};
-use super::pass::{Pass, Words, after};
-use super::record::{evidence_for, evidence_of, findings_of, note_history, put_evidence};
+use super::pass::{FORMER_JOB, Pass, Words};
+use super::record::{evidence_for, note_history};
 use super::revert;
 use super::step::CohortStep;
 use super::{check, digest, task, trigger};
 
-/// Owner of a cohort whose cutover gave no answer: it may have got anywhere, only the ledgers know.
-const UNANSWERED: &str = "None";
-
 /// The step that a status stands at; text that is none of ours counts as Pending, where nothing has been written.
 pub fn step_of(status: &CohortStatus) -> CohortStep {
     status.step.as_ref().and_then(|step| CohortStep::parse(&step.name)).unwrap_or(CohortStep::Pending)
+}
+
+/// Started under another Migration than the one of this uid: a deleted one of the same name.
+pub fn is_of_another_migration(status: &CohortStatus, uid: &str) -> bool {
+    step_of(status) != CohortStep::Pending && status.migration_uid.as_deref().is_some_and(|started| started != uid)
 }
 
 /// What should happen next.
@@ -42,6 +40,13 @@ pub fn decide(seen: &ObservedCohort, now: Timestamp) -> Decision<CohortStatus> {
             reason::MIGRATION_NOT_FOUND,
             format!("There is no Migration {}; create it, or delete this Cohort", seen.spec.migration_ref.name),
         )),
+        Some(migration) if is_of_another_migration(&seen.status, &migration.object.uid) => {
+            let told = format!(
+                "This Cohort was started under a Migration {} that was deleted; delete the Cohort and create it again",
+                migration.object.name
+            );
+            Situation::NeedsHuman(Why::new(reason::MIGRATION_REPLACED, told))
+        }
         Some(migration) => pass.run(migration),
     };
     pass.finish(&situation)
@@ -86,178 +91,10 @@ impl Cohorts<'_> {
         }
     }
 
-    /// Takes up what became of the attempt under way.
-    fn take_up(&mut self, migration: &MigrationView) {
-        let current = self.step();
-        let Some(limits) = current.limits() else { return };
-        match self.settle() {
-            Attempt::Passed(report) => self.pass_step(current, &report, migration),
-            // Stopped for the way back: that is no failure.
-            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
-                self.doubt_ownership(current);
-                if let Some(step) = &mut self.status.step {
-                    step.job = None;
-                }
-            }
-            Attempt::Lost { message } => {
-                self.doubt_ownership(current);
-                self.book_failure(limits, &message);
-                if self.stalled().is_some() {
-                    self.give_up(current, migration);
-                }
-            }
-            Attempt::Refused(refusal) => self.refuse_step(current, &refusal, migration),
-            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
-        }
-    }
-
-    /// A cutover that gave no answer may have got anywhere; only the ledgers know.
-    fn doubt_ownership(&mut self, current: CohortStep) {
-        if current == CohortStep::Cutover {
-            self.status.owner = Some(UNANSWERED.to_owned());
-        }
-    }
-
-    /// The attempt passed: its evidence is kept and the next step begins.
-    fn pass_step(&mut self, current: CohortStep, report: &Report, migration: &MigrationView) {
-        self.keep_ownership(report);
-        let plan = if current == CohortStep::Validate {
-            digest::validation(&migration.spec)
-        } else {
-            digest::data(&migration.spec)
-        };
-        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
-        if !report.findings.is_empty() {
-            self.status.findings = findings_of(&report.findings);
-        }
-        match current {
-            CohortStep::Select => {
-                self.status.customers = report.counts.get("customers").copied();
-                self.agree(migration, report.digest.as_deref().unwrap_or_default());
-            }
-            CohortStep::Cutover => {
-                self.status.cutover_time = Some(Time(self.now));
-                self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
-                // What was measured before the cutover says nothing about the target.
-                self.status.checks.clear();
-            }
-            _ => {}
-        }
-        let told = summary(current, report);
-        self.enter(current.next(), &told);
-    }
-
-    fn refuse_step(&mut self, current: CohortStep, refusal: &Refusal, migration: &MigrationView) {
-        self.doubt_ownership(current);
-        if let Some(report) = &refusal.report {
-            self.keep_ownership(report);
-            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
-            self.status.findings = findings_of(&report.findings);
-        }
-        self.notes.push(Note::warning(refused_reason(current), current.as_str(), refusal.message.clone()));
-        self.stall(refusal.reason, &refusal.message);
-        self.give_up(current, migration);
-    }
-
-    /// The step failed for good: undone by itself where the user wants it, else a person decides.
-    fn give_up(&mut self, current: CohortStep, migration: &MigrationView) {
-        let undo = matches!(current, CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover);
-        if !undo || migration.spec.rollout.on_failure != OnFailure::Revert || self.status.rollback.is_some() {
-            return;
-        }
-        let message = self.stalled().map_or_else(String::new, |stalled| stalled.message.clone());
-        let cause = format!("{} failed: {message}", current.as_str());
-        revert::wish(self, "Rollback", &format!("failed-{}-{}", current.as_str(), self.status.attempts), &cause);
-    }
-
-    /// Owner and epoch as the ledger has them.
-    fn keep_ownership(&mut self, report: &Report) {
-        if let Some(owner) = report.owner {
-            let text = match owner {
-                Owner::Source => "Source",
-                Owner::Target => "Target",
-                Owner::None => "None",
-            };
-            self.status.owner = Some(text.to_owned());
-        }
-        if let Some(epoch) = report.epoch {
-            self.status.epoch = self.status.epoch.max(epoch);
-        }
-    }
-
-    /// What an approval of this cohort approves: the migration's plan and exactly these customers.
-    fn agree(&mut self, migration: &MigrationView, selection: &str) {
-        let generation = migration.object.generation;
-        let digest = digest::cohort_plan(&migration.spec, selection);
-        self.status.plan = Some(PlanStatus { digest, observed_generation: generation });
-    }
-
-    fn soak(&self, migration: &MigrationView) -> SignedDuration {
+    pub fn soak(&self, migration: &MigrationView) -> SignedDuration {
         let default = SignedDuration::from_hours(24);
         let own = self.seen.spec.soak.as_ref().and_then(DurationString::parse);
         own.unwrap_or_else(|| migration.spec.rollout.soak.or(default))
-    }
-
-    /// Commands of people and directives of the migration become wishes.
-    fn hear(&mut self, migration: &MigrationView) {
-        for command in command::take(&self.seen.object, &mut self.status.last_handled) {
-            match command.verb {
-                Verb::Retry => self.retry(),
-                Verb::Promote => self.promote(),
-                Verb::Abort => self.abort(&command),
-                Verb::Rollback => {
-                    let cause = format!("rollback requested at {}", command.value);
-                    revert::wish(self, "Rollback", &format!("command-{}", command.value), &cause);
-                }
-            }
-        }
-        revert::follow(self, migration);
-    }
-
-    fn retry(&mut self) {
-        self.status.alarm = None;
-        if self.step() == CohortStep::RolledBack {
-            self.start_over("a retry was requested");
-        } else {
-            self.clear_stall(self.step().limits());
-        }
-    }
-
-    fn promote(&mut self) {
-        if self.step() == CohortStep::Soak {
-            self.status.soak_end_time = Some(Time(self.now));
-        } else {
-            let told = format!("promote skips the rest of a soak; this cohort is at {}", self.step().as_str());
-            self.notes.push(Note::warning("CommandRefused", "Promote", told));
-        }
-    }
-
-    fn abort(&mut self, command: &Command) {
-        if self.status.cutover_time.is_some() && !self.step().is_backward() {
-            let told = "abort undoes what was not cut over; this cohort was: request a rollback instead";
-            self.notes.push(Note::warning("CommandRefused", "Abort", told));
-            return;
-        }
-        let cause = format!("abort requested at {}", command.value);
-        revert::wish(self, "Abort", &format!("command-{}", command.value), &cause);
-    }
-
-    /// Triggers of a cohort that was cut over.
-    fn watch(&mut self, migration: &MigrationView) {
-        if self.status.rollback.is_some() || self.status.alarm.is_some() {
-            return;
-        }
-        let Some(alarm) = trigger::fired(&migration.spec, &self.status, self.now) else {
-            return;
-        };
-        let told = format!("{:?}, {:?}: {}", alarm.category, alarm.action, alarm.evidence);
-        self.notes.push(Note::warning("RollbackTriggered", "Watch", told));
-        if alarm.action == TriggerAction::RollbackCohort {
-            let cause = format!("trigger on check {} ({:?}): {}", alarm.check, alarm.category, alarm.evidence);
-            revert::wish(self, "Rollback", &format!("trigger-{}-{}", alarm.check, self.status.attempts), &cause);
-        }
-        // Pause and RollbackMigration are the migration's to carry out; it reads the alarm.
-        self.status.alarm = Some(alarm);
     }
 
     /// Holds, starts or waits for the attempt of the step that the pass arrived at; a step that just began is decided
@@ -294,7 +131,8 @@ impl Cohorts<'_> {
             let told = format!("Migration {} is being deleted; no step starts", migration.object.name);
             return Situation::Holding(Why::new(reason::MIGRATION_DELETING, told));
         }
-        if step == CohortStep::Cutover && !self.validated(migration) {
+        let on_target = self.status.owner.as_deref() == Some("Target");
+        if step == CohortStep::Cutover && !on_target && !self.validated(migration) {
             self.enter(CohortStep::Validate, "the validation rules were changed");
             return self.hold_or_start(migration, CohortStep::Validate);
         }
@@ -307,6 +145,7 @@ impl Cohorts<'_> {
             }
             None if step == CohortStep::Pending => {
                 self.status.start_time = self.status.start_time.take().or(Some(Time(self.now)));
+                self.status.migration_uid = Some(migration.object.uid.clone());
                 self.enter(CohortStep::Select, "admitted");
                 self.carry_out(CohortStep::Select, migration)
             }
@@ -322,7 +161,9 @@ impl Cohorts<'_> {
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
         let message = running_message(step, self.status.rollback.as_ref());
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        let seen = self.seen;
+        let plan = || seen.migration.as_ref().map_or_else(String::new, |migration| plan_of(step, migration));
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
@@ -335,10 +176,18 @@ impl Cohorts<'_> {
             let told = "The namespace is being deleted; nothing can be started in it";
             return Situation::NeedsHuman(Why::new(reason::NAMESPACE_TERMINATING, told));
         }
+        // Holds on the way back too: it would go over other rows than went forward. A deletion must end all the same.
+        let deleted = self.seen.object.deleted_at.is_some();
+        if !deleted && departs_from_preparation(&migration.status, &migration.spec) {
+            return Situation::NeedsHuman(spec_changed());
+        }
         if let Err(field) = task::of_cohort(step, &self.seen.spec, &migration.spec) {
             return Situation::NeedsHuman(Why::new(reason::INVALID_SPEC, field));
         }
-        self.start_attempt();
+        if self.stray_in_the_way(&CohortStep::ALL.map(CohortStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
+        }
+        self.start_attempt(plan_of(step, migration));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -379,7 +228,10 @@ impl Cohorts<'_> {
             return Situation::Holding(Why::new(reason::SOAKING, format!("Watched on the target until {end}")));
         }
         if let Some(evidence) = trigger::undecided(&migration.spec, &self.status, self.now) {
-            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}");
+            let names = migration.spec.triggers.iter().map(|trigger| trigger.check.as_str());
+            let kept = check::kept(names, &self.status.checks, &self.seen.jobs);
+            let kept = kept.map_or_else(String::new, |kept| format!("; {kept}"));
+            let told = format!("The soak is over, but a trigger has no passing verdict: {evidence}{kept}");
             return Situation::Holding(Why::new(reason::GATE_INCONCLUSIVE, told));
         }
         self.enter(CohortStep::Done, "the soak is over");
@@ -429,7 +281,10 @@ impl Cohorts<'_> {
         if !self.seen.object.has_finalizer {
             return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
         }
-        let migration = self.seen.migration.as_ref().filter(|migration| migration.object.deleted_at.is_none());
+        let own = |migration: &&MigrationView| {
+            migration.object.deleted_at.is_none() && !is_of_another_migration(&self.seen.status, &migration.object.uid)
+        };
+        let migration = self.seen.migration.as_ref().filter(own);
         let step = self.step();
         let at_rest =
             matches!(step, CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack);
@@ -458,27 +313,6 @@ impl Cohorts<'_> {
                 Situation::Running(Why::new(reason::REVERTING, "Waiting for the running Job to end"))
             }),
         }
-    }
-}
-
-/// What a step's report says in one line.
-fn summary(step: CohortStep, report: &Report) -> String {
-    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
-    let mut parts: Vec<String> =
-        ["customers", "rows", "differences", "setAside", "violations"].iter().filter_map(|name| number(name)).collect();
-    if let Some(pause) = report.timings.get("pause") {
-        parts.push(format!("writes paused {pause} ms"));
-    }
-    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
-}
-
-fn refused_reason(step: CohortStep) -> &'static str {
-    match step {
-        CohortStep::Copy => "CopyFailed",
-        CohortStep::Validate => "ValidationFailed",
-        CohortStep::Cutover => "CutoverFailed",
-        step if step.is_backward() => "RollbackFailed",
-        _ => "StepFailed",
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::api::CohortStatus;
 use crate::api::condition::{kind, reason};
+use crate::api::phase::CohortPhase;
 use crate::api::status::Evidence;
 
 use super::cohort::Cohorts;
@@ -11,7 +12,7 @@ use super::decision::Decision;
 use super::migration::REFUSED;
 use super::record::{count_of, percent};
 use super::step::CohortStep;
-use super::{migration, revert};
+use super::{migration, reversibility, revert};
 
 impl Cohorts<'_> {
     /// The decision, with everything that follows from the situation.
@@ -21,7 +22,7 @@ impl Cohorts<'_> {
         // Not before the spec was looked at: an object that only waits for its finalizer keeps -1.
         self.status.observed_generation = Some(generation);
         let step = self.step();
-        self.status.phase = Some(phase(step, situation).to_owned());
+        self.status.phase = Some(phase(step, situation).as_str().to_owned());
         self.status.progress_summary = self
             .status
             .progress
@@ -29,10 +30,11 @@ impl Cohorts<'_> {
             .and_then(|progress| percent(progress.completed, progress.total))
             .or_else(|| (step == CohortStep::Done).then(|| "100%".to_owned()));
         let closed = self.seen.migration.as_ref().is_some_and(migration::is_closed);
-        self.status.reversibility = Some(revert::reversibility(&self.status, closed));
+        let class = revert::class(&self.status, closed);
+        self.status.reversibility = Some(reversibility::status(class));
         let mut facts = standard(situation);
         facts.push(self.data_validated());
-        facts.push(revert::available(&self.status, closed));
+        facts.push(reversibility::available(class));
         self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
         let wait = self.wait();
         Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
@@ -60,19 +62,19 @@ impl Cohorts<'_> {
     }
 }
 
-fn phase(step: CohortStep, situation: &Situation) -> &'static str {
+fn phase(step: CohortStep, situation: &Situation) -> CohortPhase {
     match (situation, step) {
-        (Situation::Paused(_), _) => "Paused",
-        (Situation::NeedsHuman(_), _) => "Stalled",
-        (Situation::RolledBack(_), _) => "RolledBack",
-        (_, CohortStep::Pending) => "Pending",
-        (_, CohortStep::Soak) => "Soaking",
-        (_, CohortStep::Done) => "Done",
-        (Situation::Holding(_), _) => "Holding",
-        (_, CohortStep::Select) => "Selecting",
-        (_, CohortStep::Copy) => "Copying",
-        (_, CohortStep::Validate) => "Validating",
-        (_, CohortStep::Cutover) => "CuttingOver",
-        (_, _) => "Reverting",
+        (Situation::Paused(_), _) => CohortPhase::Paused,
+        (Situation::NeedsHuman(_), _) => CohortPhase::Stalled,
+        (Situation::RolledBack(_), _) => CohortPhase::RolledBack,
+        (_, CohortStep::Pending) => CohortPhase::Pending,
+        (_, CohortStep::Soak) => CohortPhase::Soaking,
+        (_, CohortStep::Done) => CohortPhase::Done,
+        (Situation::Holding(_), _) => CohortPhase::Holding,
+        (_, CohortStep::Select) => CohortPhase::Selecting,
+        (_, CohortStep::Copy) => CohortPhase::Copying,
+        (_, CohortStep::Validate) => CohortPhase::Validating,
+        (_, CohortStep::Cutover) => CohortPhase::CuttingOver,
+        (_, _) => CohortPhase::Reverting,
     }
 }

@@ -51,6 +51,8 @@ pub enum Work {
 pub struct RouteTableContent {
     pub config_map: String,
     pub routes: String,
+    /// resourceVersion of the table that this one replaces; absent: it is to be created.
+    pub replaces: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

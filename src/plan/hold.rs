@@ -71,13 +71,13 @@ fn paused_by_trigger(migration: &MigrationView) -> bool {
 }
 
 fn hold_while_the_migration_is_not_ready(ask: &Ask<'_>) -> Option<Hold> {
-    if ask.step != CohortStep::Pending {
-        return None;
-    }
     let at_move = ask.migration.status.step.as_ref().is_some_and(|step| step.name == MigrationStep::Move.as_str());
+    // Where a cutover gave no answer users may be waiting: it is brought to its end whatever became of the Migration.
+    let between = ask.step == CohortStep::Cutover && ask.status.owner.as_deref() == Some("None");
     // The step's name stays out of the message: a waiting cohort's status would be rewritten with each of them.
-    (!at_move).then(|| {
-        let message = format!("Cohorts start when Migration {} reaches Move", ask.migration.object.name);
+    (!at_move && !between).then(|| {
+        let what = if ask.step == CohortStep::Pending { "Cohorts start" } else { "Cohorts go on" };
+        let message = format!("{what} when Migration {} reaches Move", ask.migration.object.name);
         Hold::Waiting(Why::new(reason::MIGRATION_NOT_READY, message))
     })
 }
@@ -97,12 +97,14 @@ fn hold_for_gate(ask: &Ask<'_>) -> Option<Hold> {
         _ => return None,
     };
     let spec = &ask.migration.spec;
-    let verdicts = check::verdicts(check::gates_before(spec, gated), spec, &ask.status.checks);
-    gate_answer(&verdicts, ask.step.as_str()).map(Hold::Waiting)
+    let statuses = &ask.status.checks;
+    let verdicts = check::verdicts(check::gates_before(spec, gated), spec, statuses);
+    let kept = check::kept(check::gates_before(spec, gated), statuses, &ask.seen.jobs);
+    gate_answer(&verdicts, kept, ask.step.as_str()).map(Hold::Waiting)
 }
 
-/// Why gates with these verdicts do not open; `None` when all pass.
-pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option<Why> {
+/// Why gates with these verdicts do not open; `None` when all pass. `kept`: what keeps a measurement from being taken.
+pub fn gate_answer(verdicts: &[(String, Verdict, String)], kept: Option<String>, step: &str) -> Option<Why> {
     let worst = worst(verdicts.iter().map(|(_, verdict, _)| *verdict));
     let reason = match worst {
         Verdict::Pass => return None,
@@ -110,7 +112,8 @@ pub fn gate_answer(verdicts: &[(String, Verdict, String)], step: &str) -> Option
         Verdict::Inconclusive | Verdict::Error => reason::GATE_INCONCLUSIVE,
     };
     let evidence = verdicts.iter().find(|(_, verdict, _)| *verdict == worst).map_or("", |(_, _, evidence)| evidence);
-    Some(Why::new(reason, format!("Before {step}: {evidence}")))
+    let kept = kept.map_or_else(String::new, |kept| format!("; {kept}"));
+    Some(Why::new(reason, format!("Before {step}: {evidence}{kept}")))
 }
 
 fn hold_for_approval(ask: &Ask<'_>) -> Option<Hold> {

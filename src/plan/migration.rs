@@ -1,27 +1,22 @@
 //! The Migration's next step: Assess → Backup → VerifyBackup → Prepare → Move → Finalize → Completed, and the way back.
 //! Called by `controller/` with what it observed. Pure and total; cohorts are only read, never written.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::MigrationStatus;
-use crate::api::approval::{ApprovedStep, SubjectKind};
-use crate::api::check::{GatedStep, TriggerAction};
+use crate::api::check::TriggerAction;
 use crate::api::condition::reason;
 use crate::api::names::Verb;
 use crate::api::status::{PlanStatus, RollbackStatus};
-use crate::contract::Report;
+use crate::api::{MigrationSpec, MigrationStatus};
 
-use super::admission::{self, Waiting};
-use super::approval::{self, Question};
-use super::attempt::{self, Attempt, Refusal};
+use super::attempt::{self};
 use super::command;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
-use super::hold::gate_answer;
 use super::observed::{MigrationView, ObservedMigration};
-use super::pass::{Pass, Words};
-use super::record::{bounded, evidence_for, evidence_of, findings_of, note_history, put_evidence};
+use super::pass::{FORMER_JOB, Pass, Words};
+use super::record::{bounded, evidence_for, note_history};
 use super::step::MigrationStep;
 use super::{check, digest, retreat, task};
 
@@ -93,63 +88,6 @@ impl Migrations<'_> {
         }
     }
 
-    /// Takes up what became of the attempt under way.
-    pub fn take_up(&mut self) {
-        let current = self.step();
-        let Some(limits) = current.limits() else { return };
-        match self.settle() {
-            Attempt::Passed(report) => self.pass_step(current, &report),
-            // Stopped for the way back: that is no failure.
-            Attempt::Lost { .. } if self.status.rollback.is_some() && !current.is_backward() => {
-                if let Some(step) = &mut self.status.step {
-                    step.job = None;
-                }
-            }
-            Attempt::Lost { message } => self.book_failure(limits, &message),
-            Attempt::Refused(refusal) => self.refuse_step(current, &refusal),
-            Attempt::Idle | Attempt::Unseen | Attempt::Running { .. } | Attempt::Terminating => {}
-        }
-    }
-
-    fn pass_step(&mut self, current: MigrationStep, report: &Report) {
-        let plan = digest::data(&self.seen.spec);
-        put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, &plan, self.now));
-        self.status.findings = findings_of(&report.findings);
-        let prepared = evidence_for(&self.status.evidence, MigrationStep::Prepare.evidence(), &plan).is_some();
-        let next = match current {
-            MigrationStep::Assess => MigrationStep::Backup,
-            MigrationStep::Backup => MigrationStep::VerifyBackup,
-            // A backup that was only renewed in the middle of the move goes back to it.
-            MigrationStep::VerifyBackup if prepared => MigrationStep::Move,
-            MigrationStep::VerifyBackup => MigrationStep::Prepare,
-            MigrationStep::Prepare => MigrationStep::Move,
-            MigrationStep::Finalize => MigrationStep::Completed,
-            MigrationStep::Reset => MigrationStep::RolledBack,
-            other => other,
-        };
-        let told = summary(current, report);
-        self.enter(next, &told);
-    }
-
-    fn refuse_step(&mut self, current: MigrationStep, refusal: &Refusal) {
-        let reason = if current == MigrationStep::Assess && refusal.reason == reason::DATA_DIFFERS {
-            reason::BLOCKED_BY_FINDINGS
-        } else {
-            refusal.reason
-        };
-        if let Some(report) = &refusal.report {
-            put_evidence(&mut self.status.evidence, evidence_of(current.evidence(), report, REFUSED, self.now));
-            self.status.findings = findings_of(&report.findings);
-        }
-        let told = match current {
-            MigrationStep::Assess => "PreflightFailed",
-            MigrationStep::Backup | MigrationStep::VerifyBackup => "BackupFailed",
-            _ => "StepFailed",
-        };
-        self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));
-        self.stall(reason, &refusal.message);
-    }
-
     /// Commands become wishes.
     fn hear(&mut self) {
         for command in command::take(&self.seen.object, &mut self.status.last_handled) {
@@ -204,8 +142,7 @@ impl Migrations<'_> {
 
     /// Whether what was prepared was prepared for another dataset or other systems.
     fn spec_changed(&self) -> bool {
-        let prepared = self.status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
-        prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(&self.seen.spec))
+        departs_from_preparation(&self.status, &self.seen.spec)
     }
 
     fn proceed(&mut self) -> Situation {
@@ -215,10 +152,20 @@ impl Migrations<'_> {
                 "Every customer is on the target; fences and ledger are gone",
             )),
             MigrationStep::RolledBack => retreat::rolled_back(self),
-            MigrationStep::Return => retreat::return_cohorts(self),
-            step @ MigrationStep::Reset => self.carry_out(step),
+            step @ (MigrationStep::Return | MigrationStep::Reset) => self.go_back(step),
             step => self.go_forward(step),
         }
+    }
+
+    /// Going back ignores suspension, gates and approvals, but not that it would go over other rows than went forward.
+    fn go_back(&mut self, step: MigrationStep) -> Situation {
+        if let Some(situation) = self.occupied(step) {
+            return situation;
+        }
+        if self.spec_changed() {
+            return Situation::NeedsHuman(spec_changed());
+        }
+        if step == MigrationStep::Return { retreat::return_cohorts(self) } else { self.carry_out(step) }
     }
 
     fn go_forward(&mut self, step: MigrationStep) -> Situation {
@@ -226,9 +173,7 @@ impl Migrations<'_> {
             return situation;
         }
         if self.spec_changed() {
-            let told =
-                "engine, dataset or storage differ from what was prepared; undo the change, or roll back and retry";
-            return Situation::NeedsHuman(Why::new(reason::SPEC_CHANGED, told));
+            return Situation::NeedsHuman(spec_changed());
         }
         if let Some(why) = self.paused() {
             self.admit_nobody_new();
@@ -276,75 +221,12 @@ impl Migrations<'_> {
         Some(Why::new(reason::PAUSED, format!("Before the next step of {}: paused by {by}", self.step().as_str())))
     }
 
-    fn admit_nobody_new(&mut self) {
-        let under_way: Vec<String> = self
-            .seen
-            .cohorts
-            .iter()
-            .filter(|cohort| admission::is_under_way(cohort))
-            .map(|cohort| cohort.object.name.clone())
-            .collect();
-        self.status.admitted.retain(|name| under_way.contains(name));
-    }
-
-    fn move_cohorts(&mut self) -> Situation {
-        let answer = admission::admit(&self.seen.cohorts, self.seen.spec.rollout.max_concurrent_cohorts);
-        if answer.starts_new && self.backup_is_old() {
-            self.admit_nobody_new();
-            if self.status.admitted.is_empty() {
-                self.enter(MigrationStep::Backup, "the verified backup is older than backup.maxAge");
-                return self.carry_out(MigrationStep::Backup);
-            }
-            let told = "The verified backup is older than backup.maxAge; it is renewed before the next cohort starts";
-            return Situation::Running(Why::new(reason::MOVING, told));
-        }
-        self.status.admitted = answer.admitted;
-        match answer.waits_for {
-            Waiting::Cohorts(why) => Situation::Running(why),
-            Waiting::Person(why) => Situation::Holding(why),
-            Waiting::Nothing => {
-                self.enter(MigrationStep::Finalize, "every customer is on the target and every soak is over");
-                self.finalize()
-            }
-        }
-    }
-
-    fn backup_is_old(&self) -> bool {
-        let plan = digest::data(&self.seen.spec);
-        let Some(backup) = evidence_for(&self.status.evidence, MigrationStep::Backup.evidence(), &plan) else {
-            return true;
-        };
-        let max_age = self.seen.spec.backup.max_age.or(SignedDuration::from_hours(24));
-        backup.time.0.saturating_add(max_age).is_ok_and(|until| until <= self.now)
-    }
-
-    fn finalize(&mut self) -> Situation {
-        // A cohort that went back meanwhile, or a new one, has to be moved first.
-        let all_done = admission::admit(&self.seen.cohorts, 1).waits_for == Waiting::Nothing;
-        if !all_done {
-            self.enter(MigrationStep::Move, "a cohort is not done");
-            return self.move_cohorts();
-        }
-        let spec = &self.seen.spec;
-        let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
-        if let Some(why) = gate_answer(&verdicts, "Finalize") {
-            self.measure_needed();
-            return Situation::Holding(why);
-        }
-        let digest = self.status.plan.as_ref().map_or("", |plan| plan.digest.as_str());
-        let name = self.seen.object.name.as_str();
-        let question = Question { kind: SubjectKind::Migration, name, before: ApprovedStep::Finalize, digest };
-        if let Some(why) = approval::missing(&spec.approvals, &self.seen.approvals, question) {
-            self.measure_needed();
-            return Situation::Holding(why);
-        }
-        self.carry_out(MigrationStep::Finalize)
-    }
-
     /// The situation of a step that is not free to start an attempt.
     fn occupied(&mut self, step: MigrationStep) -> Option<Situation> {
         let message = format!("{} is under way", step.as_str());
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message };
+        let seen = self.seen;
+        let plan = || digest::data(&seen.spec);
+        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
@@ -360,7 +242,10 @@ impl Migrations<'_> {
         if let Err(field) = task::of_migration(step, &self.seen.spec, &self.status.evidence) {
             return Situation::NeedsHuman(Why::new(reason::INPUT_MISSING, field));
         }
-        self.start_attempt();
+        if self.stray_in_the_way(&MigrationStep::ALL.map(MigrationStep::as_str)) {
+            return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
+        }
+        self.start_attempt(digest::data(&self.seen.spec));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -375,7 +260,7 @@ impl Migrations<'_> {
         JobRequest { name: name.to_owned(), attempt, epoch: 0, migration, cohort: None, work }
     }
 
-    fn measure_needed(&mut self) {
+    pub fn measure_needed(&mut self) {
         let needed = check::needed_by_migration(&self.seen.spec, &self.status);
         self.measure(&needed, &self.seen.spec, Self::job_request);
     }
@@ -421,6 +306,19 @@ impl Migrations<'_> {
     }
 }
 
+/// Whether engine, dataset or storage are others than those that Prepare worked with.
+pub(super) fn departs_from_preparation(status: &MigrationStatus, spec: &MigrationSpec) -> bool {
+    let prepared = status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
+    prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(spec))
+}
+
+/// What is said about it, on the Migration and on each of its Cohorts.
+pub(super) fn spec_changed() -> Why {
+    let told = "spec.engine, spec.dataset or spec.backup.storage of the Migration differ from what was prepared; undo the \
+                change. To move other rows, undo it, roll back, change it then and request a retry";
+    Why::new(reason::SPEC_CHANGED, told)
+}
+
 /// A rollback as it is recorded.
 pub(super) fn rollback(kind: &str, id: &str, cause: &str, now: Timestamp) -> RollbackStatus {
     RollbackStatus {
@@ -430,11 +328,4 @@ pub(super) fn rollback(kind: &str, id: &str, cause: &str, now: Timestamp) -> Rol
         time: Time(now),
         released: Vec::new(),
     }
-}
-
-fn summary(step: MigrationStep, report: &Report) -> String {
-    let number = |name: &str| report.counts.get(name).map(|count| format!("{count} {name}"));
-    let parts: Vec<String> =
-        ["customers", "tables", "rows", "files", "bytes"].iter().filter_map(|name| number(name)).collect();
-    if parts.is_empty() { format!("{} done", step.as_str()) } else { parts.join(", ") }
 }

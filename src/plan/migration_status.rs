@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::MigrationStatus;
 use crate::api::condition::{kind, reason};
-use crate::api::status::{ProgressStatus, ReversibilityClass, ReversibilityStatus};
+use crate::api::phase::MigrationPhase;
+use crate::api::status::{ProgressStatus, ReversibilityClass};
 
 use super::cohort::step_of as cohort_step;
 use super::conditions::{Fact, Situation, Why, stamp, standard};
@@ -14,7 +15,7 @@ use super::migration::{Migrations, closed};
 use super::observed::CohortView;
 use super::record::{count_of, evidence_for, percent};
 use super::step::{CohortStep, MigrationStep};
-use super::{digest, routes};
+use super::{digest, reversibility, routes};
 
 impl Migrations<'_> {
     /// The decision, with everything that follows from the situation.
@@ -23,13 +24,14 @@ impl Migrations<'_> {
         let generation = self.seen.object.generation;
         self.status.observed_generation = Some(generation);
         let step = self.step();
-        self.status.phase = Some(phase(step, situation).to_owned());
+        self.status.phase = Some(phase(step, situation).as_str().to_owned());
         self.summarise();
-        self.status.reversibility = Some(reversibility(&self.status, &self.seen.cohorts));
+        let class = class(&self.status, &self.seen.cohorts);
+        self.status.reversibility = Some(reversibility::status(class));
         self.publish_routes();
         let mut facts = standard(situation);
         facts.push(self.backup_verified());
-        facts.push(self.rollback_available());
+        facts.push(reversibility::available(class));
         self.status.conditions = stamp(facts, &self.seen.status.conditions, generation, self.now);
         let wait = self.wait();
         Decision { status: self.status, effects: self.effects, notes: self.notes, wait }
@@ -75,9 +77,11 @@ impl Migrations<'_> {
             return;
         };
         let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
-        if self.seen.route_table.as_deref() != Some(routes.as_str()) {
+        let seen = self.seen.route_table.as_ref();
+        if seen.and_then(|seen| seen.routes.as_deref()) != Some(routes.as_str()) {
             let config_map = routing.route_table.config_map_name.clone();
-            self.effects.route_table = Some(RouteTableContent { config_map, routes });
+            let replaces = seen.map(|seen| seen.version.clone());
+            self.effects.route_table = Some(RouteTableContent { config_map, routes, replaces });
         }
     }
 
@@ -91,50 +95,32 @@ impl Migrations<'_> {
             Fact::new(kind::BACKUP_VERIFIED, "False", Why::new(reason::NOT_YET_RESTORED, told))
         }
     }
-
-    fn rollback_available(&self) -> Fact {
-        let (answer, reason, message) = match reversibility(&self.status, &self.seen.cohorts).class {
-            ReversibilityClass::Closed => ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun"),
-            ReversibilityClass::Lossless => {
-                ("True", reason::NOTHING_MOVED, "The source owns every row; nothing would be lost")
-            }
-            ReversibilityClass::Lossy => (
-                "True",
-                reason::TARGET_WRITES_SET_ASIDE,
-                "What the target wrote since the cutovers would be exported and set aside",
-            ),
-        };
-        Fact::new(kind::ROLLBACK_AVAILABLE, answer, Why::new(reason, message))
-    }
 }
 
 /// What going back would cost the whole migration now.
-fn reversibility(status: &MigrationStatus, cohorts: &[CohortView]) -> ReversibilityStatus {
+fn class(status: &MigrationStatus, cohorts: &[CohortView]) -> ReversibilityClass {
     let on_target = cohorts.iter().any(|cohort| cohort.status.owner.as_deref() == Some("Target"));
-    let (class, blockers) = if closed(status) {
-        (ReversibilityClass::Closed, vec!["Finalize has begun".to_owned()])
-    } else if on_target {
-        (ReversibilityClass::Lossy, Vec::new())
-    } else {
-        (ReversibilityClass::Lossless, Vec::new())
-    };
-    ReversibilityStatus { class, blockers }
+    match (closed(status), on_target) {
+        (true, _) => ReversibilityClass::Closed,
+        (false, true) => ReversibilityClass::Lossy,
+        (false, false) => ReversibilityClass::Lossless,
+    }
 }
 
-fn phase(step: MigrationStep, situation: &Situation) -> &'static str {
+fn phase(step: MigrationStep, situation: &Situation) -> MigrationPhase {
     match (situation, step) {
-        (Situation::Paused(_), _) => "Paused",
-        (Situation::NeedsHuman(_), _) => "Stalled",
-        (Situation::RolledBack(_), _) => "RolledBack",
-        (Situation::Complete(_), _) => "Completed",
-        (Situation::Holding(_), _) => "Holding",
-        (_, MigrationStep::Assess) => "Assessing",
-        (_, MigrationStep::Backup) => "BackingUp",
-        (_, MigrationStep::VerifyBackup) => "VerifyingBackup",
-        (_, MigrationStep::Prepare) => "Preparing",
-        (_, MigrationStep::Move) => "Moving",
-        (_, MigrationStep::Finalize) => "Finalizing",
-        (_, MigrationStep::Cleanup) => "CleaningUp",
-        (_, _) => "Reverting",
+        (Situation::Paused(_), _) => MigrationPhase::Paused,
+        (Situation::NeedsHuman(_), _) => MigrationPhase::Stalled,
+        (Situation::RolledBack(_), _) => MigrationPhase::RolledBack,
+        (Situation::Complete(_), _) => MigrationPhase::Completed,
+        (Situation::Holding(_), _) => MigrationPhase::Holding,
+        (_, MigrationStep::Assess) => MigrationPhase::Assessing,
+        (_, MigrationStep::Backup) => MigrationPhase::BackingUp,
+        (_, MigrationStep::VerifyBackup) => MigrationPhase::VerifyingBackup,
+        (_, MigrationStep::Prepare) => MigrationPhase::Preparing,
+        (_, MigrationStep::Move) => MigrationPhase::Moving,
+        (_, MigrationStep::Finalize) => MigrationPhase::Finalizing,
+        (_, MigrationStep::Cleanup) => MigrationPhase::CleaningUp,
+        (_, _) => MigrationPhase::Reverting,
     }
 }

@@ -20,6 +20,8 @@ pub struct ObjectFacts {
     /// The deletion mark, when there is one.
     pub deleted_at: Option<Timestamp>,
     pub has_finalizer: bool,
+    /// The highest attempt that one of its Jobs bears: a status that was edited or lost must not let the number fall.
+    pub last_attempt: i64,
     /// Annotations below `godwit.dev/`.
     pub annotations: BTreeMap<String, String>,
 }
@@ -65,7 +67,7 @@ pub struct Failure {
     pub report: Option<Report>,
 }
 
-/// Why a pod does not start.
+/// Why a Job does not get on: its pod does not start, or is in limbo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     pub kind: TroubleKind,
@@ -77,10 +79,18 @@ pub struct Trouble {
 pub enum TroubleKind {
     /// A Secret or one of its keys is missing.
     Secret,
+    /// A `ConfigMap` is missing.
+    ConfigMap,
     /// The image cannot be pulled.
     Image,
+    /// The image is there, the container cannot be made or started.
+    Container,
     /// No node takes the pod, or quota, admission or volumes stand in the way.
     Scheduling,
+    /// The Job is suspended: it has no pod.
+    Suspended,
+    /// The pod is to leave a node that does not answer, and nobody knows whether it has ended.
+    Leaving,
 }
 
 /// Jobs of one owner by name. A name that is not listed is absent.
@@ -118,9 +128,18 @@ pub struct ObservedMigration {
     pub approvals: Vec<ApprovalSpec>,
     pub measured: Vec<Measured>,
     /// Content of the route table, when it exists.
-    pub route_table: Option<String>,
+    pub route_table: Option<RouteTableSeen>,
     /// The namespace is going away: no Job can be created in it.
     pub namespace_terminating: bool,
+}
+
+/// The `ConfigMap` that applications read, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTableSeen {
+    /// Text of the table; absent where the `ConfigMap` has no such key yet.
+    pub routes: Option<String>,
+    /// Its resourceVersion.
+    pub version: String,
 }
 
 /// A cohort as its Migration sees it.

@@ -12,13 +12,17 @@ use crate::contract::Progress;
 use super::attempt::{self, Attempt};
 use super::conditions::{Situation, Why};
 use super::decision::{Effects, JobRequest, Note, Wait, Work};
-use super::observed::{JobState, Jobs, ObjectFacts, ObservedCohort, ObservedMigration, TroubleKind};
+use super::names::job_name;
+use super::observed::{JobState, Jobs, ObjectFacts, ObservedCohort, ObservedMigration, Trouble, TroubleKind};
 use super::record::{bounded, progress_of};
 use super::step::Limits;
 use super::{check, task};
 
 /// How often a running Job's progress is read, in seconds.
 const PROGRESS_POLL: i64 = 10;
+
+/// While a Job that no record names comes to its end.
+pub(super) const FORMER_JOB: &str = "Waiting for an earlier Job of this object to end";
 
 /// What a pass needs of an observation, whatever its kind.
 pub(super) trait Observed {
@@ -87,6 +91,8 @@ pub(super) struct Words<'a> {
     pub step: &'static str,
     pub reason: &'static str,
     pub message: &'a str,
+    /// Digest of the part of the spec that the step depends on, as the spec is now.
+    pub plan: &'a dyn Fn() -> String,
 }
 
 pub(super) struct Pass<'a, O: Observed> {
@@ -100,7 +106,10 @@ pub(super) struct Pass<'a, O: Observed> {
 
 impl<'a, O: Observed> Pass<'a, O> {
     pub fn new(seen: &'a O, now: Timestamp) -> Self {
-        let status = seen.status().clone();
+        let mut status = seen.status().clone();
+        // The number is the fencing token: below that of a Job of ours it would be refused by the ledgers.
+        let attempts = status.parts().attempts;
+        *attempts = (*attempts).max(seen.object().last_attempt);
         Self { seen, now, status, effects: Effects::default(), notes: Vec::new(), wake: None }
     }
 
@@ -166,6 +175,7 @@ impl<'a, O: Observed> Pass<'a, O> {
         let fresh = attempt::begin(&step.name, limits, now);
         step.stalled = None;
         step.failures = 0;
+        step.failure = None;
         step.retry_time = None;
         step.deadline = fresh.deadline;
     }
@@ -184,7 +194,9 @@ impl<'a, O: Observed> Pass<'a, O> {
             return Some(self.under_way(words, request));
         }
         let retry_time = step.retry_time.as_ref()?.0;
-        let told = format!("{}: attempt {} failed; the next one starts at {retry_time}", words.step, step.failures);
+        let why = step.failure.as_ref().map_or_else(String::new, |failure| format!(" ({failure})"));
+        let told =
+            format!("{}: attempt {} failed; the next one starts at {retry_time}{why}", words.step, step.failures);
         if retry_time <= self.now {
             return None;
         }
@@ -192,14 +204,19 @@ impl<'a, O: Observed> Pass<'a, O> {
         Some(Situation::Running(Why::new(reason::RETRY_SCHEDULED, told)))
     }
 
-    /// Names the next attempt; its Job is created after the record.
-    pub fn start_attempt(&mut self) {
+    /// Names the next attempt; its Job is created after the record, from the spec that `plan` is the digest of.
+    pub fn start_attempt(&mut self, plan: String) {
         let object = self.seen.object();
         let parts = self.status.parts();
         *parts.progress = None;
         if let Some(step) = parts.step {
-            attempt::start(step, parts.attempts, object);
+            attempt::start(step, parts.attempts, object, plan);
         }
+    }
+
+    /// Digest of the part of the spec that the attempt under way was made from.
+    pub fn plan_of_attempt(&self) -> Option<String> {
+        self.status.step()?.job.as_ref()?.plan.clone()
     }
 
     /// A Job is recorded: it is created if nobody saw it, watched, and given up at the deadline.
@@ -216,17 +233,21 @@ impl<'a, O: Observed> Pass<'a, O> {
         let late = deadline.is_some_and(|deadline| deadline <= self.now);
         match attempt::settle(step, self.seen.jobs()) {
             Attempt::Unseen => {
-                let request = request(self, &job.name, job.attempt);
-                self.effects.jobs.extend(request);
+                if job.plan.as_ref().is_some_and(|plan| *plan != (words.plan)()) {
+                    // Made now it would do something else than was recorded: its name is occupied, and another attempt follows.
+                    self.effects.abandoned_jobs.push(job.name);
+                } else {
+                    let request = request(self, &job.name, job.attempt);
+                    self.effects.jobs.extend(request);
+                }
             }
-            _ if late => return self.give_up_late(words.step, job.name),
+            Attempt::Running { trouble, .. } if late => {
+                return self.give_up_late(words.step, job.name, trouble.as_ref());
+            }
+            _ if late => return self.give_up_late(words.step, job.name, None),
             Attempt::Running { trouble: Some(trouble), .. } => {
                 self.wake_in(PROGRESS_POLL);
-                let why = |reason| Why::new(reason, format!("{} waits: {}", words.step, trouble.message));
-                return match trouble.kind {
-                    TroubleKind::Secret => Situation::NeedsHuman(why(reason::SECRET_NOT_FOUND)),
-                    TroubleKind::Image | TroubleKind::Scheduling => Situation::Holding(why(reason::JOB_NOT_STARTED)),
-                };
+                return waiting(words.step, &job.name, &trouble);
             }
             _ => self.wake_in(PROGRESS_POLL),
         }
@@ -236,9 +257,10 @@ impl<'a, O: Observed> Pass<'a, O> {
         running
     }
 
-    fn give_up_late(&mut self, step: &str, job: String) -> Situation {
+    fn give_up_late(&mut self, step: &str, job: String, trouble: Option<&Trouble>) -> Situation {
         self.effects.abandoned_jobs.push(job);
-        let told = format!("{step} did not end in time; its Job was stopped. Find out why, then request a retry");
+        let found = trouble.map_or_else(|| "Find out why".to_owned(), |found| format!("It waited: {}", found.message));
+        let told = format!("{step} did not end in time; its Job was stopped. {found}; then request a retry");
         self.stall(reason::PROGRESS_DEADLINE_EXCEEDED, &told);
         Situation::NeedsHuman(Why::new(reason::PROGRESS_DEADLINE_EXCEEDED, told))
     }
@@ -294,6 +316,21 @@ impl<'a, O: Observed> Pass<'a, O> {
         }
     }
 
+    /// A Job of one of these steps that no record names has not ended: of a status that was edited or lost, or of an operator
+    /// that was deposed. Nothing is started beside it; `stop_strays` ends it.
+    pub fn stray_in_the_way(&mut self, steps: &[&str]) -> bool {
+        let ObjectFacts { uid, name: owner, .. } = self.seen.object();
+        let found = self.seen.jobs().iter().any(|(name, state)| {
+            let attempt = name.rsplit('-').nth(1).and_then(|text| text.parse().ok());
+            let of_step = |step: &str| attempt.is_some_and(|attempt| *name == job_name(uid, owner, step, attempt));
+            matches!(state, JobState::Running { .. } | JobState::Terminating) && steps.iter().copied().any(of_step)
+        });
+        if found {
+            self.wake_in(PROGRESS_POLL);
+        }
+        found
+    }
+
     /// Unfinished Jobs of ours that no record names must not run: an operator that was deposed may have left them.
     pub fn stop_strays(&mut self) {
         let step_job = self.status.step().and_then(|step| step.job.as_ref()).map(|job| job.name.as_str());
@@ -311,6 +348,41 @@ impl<'a, O: Observed> Pass<'a, O> {
             .filter(|name| !abandoned.contains(name))
             .collect();
         self.effects.abandoned_jobs.extend(strays);
+    }
+}
+
+/// What is waited for by a Job that does not get on. The attempt stays: it goes on by itself once that is mended, and its
+/// deadline ends it otherwise.
+fn waiting(step: &str, job: &str, trouble: &Trouble) -> Situation {
+    let why = |reason: &str, remedy: &str| Why::new(reason, format!("{step} waits: {}. {remedy}", trouble.message));
+    match trouble.kind {
+        TroubleKind::Secret => Situation::NeedsHuman(why(
+            reason::SECRET_NOT_FOUND,
+            "Create that Secret with that key; the pod then starts by itself",
+        )),
+        TroubleKind::ConfigMap => Situation::NeedsHuman(why(
+            reason::CONFIG_MAP_NOT_FOUND,
+            "Create that ConfigMap; the pod then starts by itself",
+        )),
+        TroubleKind::Image => Situation::NeedsHuman(why(
+            reason::IMAGE_NOT_PULLED,
+            "Make the image available under that name; the pod then starts by itself",
+        )),
+        TroubleKind::Container => Situation::NeedsHuman(why(
+            reason::CONTAINER_NOT_STARTED,
+            "Repair what the node names; the pod then starts by itself",
+        )),
+        TroubleKind::Scheduling => {
+            Situation::Holding(why(reason::JOB_NOT_STARTED, "The pod starts by itself when what is named is there"))
+        }
+        TroubleKind::Suspended => Situation::Holding(why(
+            reason::JOB_SUSPENDED,
+            &format!("Resume it: kubectl patch job {job} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"),
+        )),
+        TroubleKind::Leaving => Situation::Holding(why(
+            reason::POD_ENDING,
+            "If that lasts, its node does not answer: bring it back, or delete the Node; another pod then takes over",
+        )),
     }
 }
 

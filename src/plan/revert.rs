@@ -1,12 +1,10 @@
-//! The way back of a cohort: when it is wished, when it can begin, by which road, and what it would cost.
+//! The way back of a cohort: when it is wished, when it can begin, by which road, and of which class it is.
 //! Used by `cohort.rs`. Suspension, waves, gates and approvals never block it.
 
 use crate::api::CohortStatus;
-use crate::api::condition::{kind, reason};
-use crate::api::status::{ReversibilityClass, ReversibilityStatus};
+use crate::api::status::ReversibilityClass;
 
 use super::cohort::{Cohorts, step_of};
-use super::conditions::{Fact, Why};
 use super::decision::Note;
 use super::migration;
 use super::observed::MigrationView;
@@ -67,6 +65,8 @@ pub fn road(status: &CohortStatus) -> CohortStep {
     match step_of(status) {
         // Nothing was written for it.
         CohortStep::Pending => CohortStep::RolledBack,
+        // A ledger that knows of a cutover which this status does not (it was edited or lost) is asked, not overruled.
+        CohortStep::Select | CohortStep::Copy | CohortStep::Validate if !source_owns(status) => CohortStep::Freeze,
         CohortStep::Select | CohortStep::Copy | CohortStep::Validate => CohortStep::Discard,
         // A cutover that answered and left the source in charge wrote nothing that the target's users saw. One that gave
         // no answer may have got anywhere: only the road that asks both ledgers is safe.
@@ -77,34 +77,19 @@ pub fn road(status: &CohortStatus) -> CohortStep {
 }
 
 /// What going back would cost now.
-pub fn reversibility(status: &CohortStatus, closed: bool) -> ReversibilityStatus {
+pub fn class(status: &CohortStatus, closed: bool) -> ReversibilityClass {
     let step = step_of(status);
-    let (class, blockers) = if closed {
-        (ReversibilityClass::Closed, vec!["Finalize has begun".to_owned()])
-    } else if matches!(step, CohortStep::Soak | CohortStep::Done)
-        || (status.cutover_time.is_some() && step != CohortStep::RolledBack)
-    {
-        (ReversibilityClass::Lossy, Vec::new())
-    } else {
-        (ReversibilityClass::Lossless, Vec::new())
-    };
-    ReversibilityStatus { class, blockers }
+    let cut_over = matches!(step, CohortStep::Soak | CohortStep::Done)
+        || (status.cutover_time.is_some() && step != CohortStep::RolledBack);
+    match (closed, cut_over) {
+        (true, _) => ReversibilityClass::Closed,
+        (false, true) => ReversibilityClass::Lossy,
+        (false, false) => ReversibilityClass::Lossless,
+    }
 }
 
-/// The condition `RollbackAvailable`.
-pub fn available(status: &CohortStatus, closed: bool) -> Fact {
-    let (answer, reason, message) = match reversibility(status, closed).class {
-        ReversibilityClass::Closed => ("False", reason::POINT_OF_NO_RETURN, "Finalize has begun"),
-        ReversibilityClass::Lossless => {
-            ("True", reason::NOTHING_MOVED, "The source owns every row; nothing would be lost")
-        }
-        ReversibilityClass::Lossy => (
-            "True",
-            reason::TARGET_WRITES_SET_ASIDE,
-            "What the target wrote since cutover would be exported and set aside",
-        ),
-    };
-    Fact::new(kind::ROLLBACK_AVAILABLE, answer, Why::new(reason, message))
+fn source_owns(status: &CohortStatus) -> bool {
+    matches!(status.owner.as_deref(), None | Some("Source"))
 }
 
 #[cfg(test)]
@@ -125,6 +110,14 @@ mod tests {
             assert_eq!(road(&at(step, "Source")), CohortStep::Discard);
         }
         assert_eq!(road(&at(CohortStep::Pending, "Source")), CohortStep::RolledBack);
+    }
+
+    #[test]
+    fn a_cohort_that_the_ledger_gives_to_the_target_is_never_discarded_whatever_its_step_says() {
+        for step in [CohortStep::Select, CohortStep::Copy, CohortStep::Validate] {
+            assert_eq!(road(&at(step, "Target")), CohortStep::Freeze);
+            assert_eq!(road(&at(step, "None")), CohortStep::Freeze);
+        }
     }
 
     #[test]

@@ -67,11 +67,23 @@ impl Fault {
         self.sqlstate.as_deref() == Some(state.code())
     }
 
+    /// The server does not let this user in.
+    fn is_login(&self) -> bool {
+        self.sqlstate.as_deref().is_some_and(|state| state.starts_with("28"))
+    }
+
+    /// Whether the server's message is about Godwit's own schema; the name stands in it in every language.
+    fn names_ledger(&self) -> bool {
+        self.text.contains("godwit.") || self.text.contains("\"godwit\"")
+    }
+
     fn exit_code(&self) -> i32 {
         let Some(state) = self.sqlstate.as_deref() else {
             return exit::TRY_AGAIN;
         };
         match state {
+            // Whether there is a ledger is asked first; one that goes meanwhile was dropped by another worker of the same migration.
+            "42P01" | "3F000" if self.names_ledger() => exit::TRY_AGAIN,
             "42501" => exit::NOT_PERMITTED,
             "3D000" | "3F000" => exit::MISCONFIGURED,
             "42P01" => exit::INPUT_MISSING,
@@ -125,6 +137,8 @@ pub enum Error {
     Input { reason: String },
     #[error("the connection URI of the {side} cannot be used: {reason}")]
     Uri { side: &'static str, reason: String },
+    #[error("the {side} database cannot be reached by TLS as its URI asks: {reason}")]
+    Tls { side: &'static str, reason: String },
     #[error("failed to connect to the {side} database")]
     Connect {
         side: &'static str,
@@ -208,9 +222,11 @@ impl Error {
 
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Input { .. } | Self::Uri { .. } | Self::Pooled { .. } | Self::ServerTooOld { .. } => {
-                exit::MISCONFIGURED
-            }
+            Self::Input { .. }
+            | Self::Uri { .. }
+            | Self::Tls { .. }
+            | Self::Pooled { .. }
+            | Self::ServerTooOld { .. } => exit::MISCONFIGURED,
             Self::Connect { source, .. } | Self::Database { source, .. } => source.exit_code(),
             Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
@@ -249,6 +265,8 @@ impl Error {
         match self {
             Self::Input { .. } => "InputUnusable",
             Self::Uri { .. } => "UriUnusable",
+            Self::Tls { .. } => "TlsFailed",
+            Self::Connect { source, .. } if source.is_login() => "LoginRefused",
             Self::Connect { .. } => "ConnectionFailed",
             Self::Pooled { .. } => "PoolingProxy",
             Self::ServerTooOld { .. } => "ServerTooOld",
@@ -278,14 +296,44 @@ impl Error {
         }
         let object = match self {
             Self::Database { source, .. } => source.object.clone().unwrap_or_default(),
+            Self::Uri { side, .. }
+            | Self::Tls { side, .. }
+            | Self::Connect { side, .. }
+            | Self::Pooled { side }
+            | Self::ServerTooOld { side, .. }
+            | Self::LedgerMissing { side }
+            | Self::ForeignLedger { side, .. } => (*side).to_owned(),
             _ => String::new(),
         };
+        let remedy = self.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
         vec![Finding {
             severity: Severity::Blocker,
             code: self.code().to_owned(),
             object,
-            message: spoken_chain_unbounded(self),
+            message: format!("{}{remedy}", spoken_chain_unbounded(self)),
         }]
+    }
+
+    /// What a person does about it, where the error itself does not say.
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Uri { .. } => Some("correct the URI in its Secret"),
+            Self::Connect { source, .. } => Some(match source.sqlstate.as_deref() {
+                Some("28P01") => "correct user and password of the URI in its Secret",
+                Some("28000") => {
+                    "let the server admit this user from the cluster (pg_hba.conf), and ask for TLS by sslmode=require where it demands that"
+                }
+                Some("3D000") => "correct the database's name in the URI in its Secret",
+                Some("53300") => "raise the server's max_connections, or let others use fewer",
+                _ => {
+                    "check host and port of the URI in its Secret, and that the server runs and may be reached from the cluster"
+                }
+            }),
+            Self::ForeignLedger { .. } => Some(
+                "finish or delete that one first; if it is gone for good, drop schema godwit with cascade in both databases",
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -324,6 +372,7 @@ mod tests {
             ("55P03", exit::TRY_AGAIN),
             ("57P01", exit::TRY_AGAIN),
             ("GW001", exit::TRY_AGAIN),
+            ("GW004", exit::TRY_AGAIN),
             ("23503", exit::DATA_DIFFERS),
             ("22P02", exit::DATA_DIFFERS),
             ("42501", exit::NOT_PERMITTED),
@@ -334,6 +383,8 @@ mod tests {
         ] {
             assert_eq!(fault(state).exit_code(), expected, "{state}");
         }
+        let gone = Fault { text: "relation \"godwit.report\" does not exist".into(), ..fault("42P01") };
+        assert_eq!(gone.exit_code(), exit::TRY_AGAIN);
         assert_eq!(Fault::new("connection closed").exit_code(), exit::TRY_AGAIN);
     }
 }

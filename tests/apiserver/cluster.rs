@@ -19,19 +19,21 @@ impl Cluster {
         if let Some(cluster) = shared.upgrade() {
             return cluster;
         }
-        let cluster = Arc::new(Self::up());
+        let cluster = Arc::new(Self::up("apiserver", &[]));
         *shared = Arc::downgrade(&cluster);
         cluster
     }
 
-    fn up() -> Self {
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apiserver");
+    /// Brings one up in a folder of this kind, with more flags for `cluster up`.
+    pub fn up(kind: &str, flags: &[String]) -> Self {
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join(kind);
         std::fs::create_dir_all(&parent).unwrap();
         remove_leftovers(&parent);
         let dir = parent.join(std::process::id().to_string());
         let output = tool()
             .args(["up", "--size=control-plane", "--dir"])
             .arg(&dir)
+            .args(flags)
             .stderr(Stdio::inherit())
             .output()
             .expect("the cluster tool starts");

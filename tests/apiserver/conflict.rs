@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use crate::gate::{Death, Gate};
 use crate::world::{annotate, is_completed, run};
@@ -30,5 +34,33 @@ fn a_conflict_means_another_look_and_not_one_effect() {
         let of_migration = |write: &str| write.contains("migrations/crm") || write == "POST jobs";
         let next = answers[conflict + 1..].iter().find(|(write, _)| of_migration(write)).unwrap();
         assert_eq!(next, &("PUT migrations/crm/status".to_owned(), 200), "{answers:?}");
+    });
+}
+
+#[test]
+fn a_route_table_that_somebody_wrote_meanwhile_is_looked_at_again_and_not_overwritten_unseen() {
+    run(async |world| {
+        let gate = Gate::new(Death::Never);
+        let tables: Api<ConfigMap> = world.api();
+        let done = AtomicBool::new(false);
+        // A deposed leader's table would come as late as this one.
+        gate.before_write(move |write| {
+            let first = write == "PATCH configmaps/routes" && !done.swap(true, Ordering::Relaxed);
+            let tables = tables.clone();
+            let note = Patch::Merge(json!({"metadata": {"annotations": {"example.org/note": "mine"}}}));
+            first.then(|| async move { drop(tables.patch("routes", &PatchParams::default(), &note).await) }.boxed())
+        });
+        let operator = world.operator_behind("godwit-1", gate);
+        world.create_migration("crm", |_| {}).await;
+        world.create_cohort("all", "crm").await;
+        world.until_migration("crm", "completed", is_completed).await;
+
+        let answers = operator.gate.answers();
+        let tables: Vec<u16> =
+            answers.iter().filter(|(write, _)| write == "PATCH configmaps/routes").map(|(_, code)| *code).collect();
+        assert_eq!(tables.first(), Some(&409), "{answers:?}");
+        assert!(tables[1..].iter().any(|code| *code < 300), "{answers:?}");
+        let routes = world.api::<ConfigMap>().get("routes").await.unwrap().data.unwrap();
+        assert!(routes["routes.json"].contains("Target"), "{routes:?}");
     });
 }

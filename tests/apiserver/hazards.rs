@@ -5,10 +5,11 @@ use godwit::plan::names::job_name;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::{World, condition, is_completed, of, run, until};
+use crate::world::{World, condition, holds_for, is_completed, of, run, until};
 
 /// A number that the schema takes and no version of the operator can read.
 fn unreadable() -> Value {
@@ -36,6 +37,52 @@ async fn is_told(world: &World, kind: &str, name: &str) {
     .await;
 }
 
+/// The object as it is, whatever it holds.
+fn loose(world: &World, kind: &str) -> Api<DynamicObject> {
+    let resource =
+        if kind == "Migration" { ApiResource::erase::<Migration>(&()) } else { ApiResource::erase::<Cohort>(&()) };
+    Api::namespaced_with(world.client.clone(), &world.namespace, &resource)
+}
+
+fn stalled(object: &DynamicObject) -> Option<(String, String)> {
+    let conditions = object.data["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|one| one["type"] == "Stalled" && one["status"] == "True")?;
+    Some((found["reason"].as_str()?.to_owned(), found["message"].as_str()?.to_owned()))
+}
+
+/// The object itself says which of its fields cannot be read; kstatus shows it as failed.
+async fn says_so(world: &World, kind: &str, name: &str) {
+    let api = loose(world, kind);
+    until("a condition on the malformed object", || async { stalled(&api.get(name).await.unwrap()).is_some() }).await;
+    let object = api.get(name).await.unwrap();
+    let (reason, message) = stalled(&object).unwrap();
+    assert_eq!(reason, "InvalidSpec");
+    assert!(message.starts_with("status.step.failures cannot be read") && message.contains("Correct it"), "{message}");
+    assert_eq!(object.data["status"]["phase"], "Stalled");
+    assert_eq!(object.data["status"]["observedGeneration"].as_i64(), object.metadata.generation);
+    assert_eq!(object.data["status"]["step"]["failures"], 5_000_000_000_u64, "what is wrong is left for a person");
+}
+
+#[test]
+fn a_malformed_object_that_is_mended_is_as_if_nothing_had_been() {
+    run(async |world| {
+        let _operator = world.operator();
+        world.create_migration("crm", |spec| spec["suspend"] = true.into()).await;
+        let paused = |migration: &Migration| condition(migration, "Paused").is_some_and(|(status, _)| status == "True");
+        world.until_migration("crm", "paused", paused).await;
+        spoil(&world.api::<Migration>(), "crm").await;
+        says_so(world, "Migration", "crm").await;
+        let mended = Patch::Merge(json!({"status": {"step": {"name": "Assess", "failures": 0}}}));
+        loose(world, "Migration").patch_status("crm", &PatchParams::default(), &mended).await.unwrap();
+        world.until_migration("crm", "paused again", paused).await;
+        let resume = json!({"spec": {"suspend": false}});
+        world.api::<Migration>().patch("crm", &PatchParams::default(), &Patch::Merge(&resume)).await.unwrap();
+        world.create_cohort("all", "crm").await;
+        let completed = world.until_migration("crm", "completed", is_completed).await;
+        assert_eq!(condition(&completed, "Stalled"), Some(("False", "NotStalled")));
+    });
+}
+
 #[test]
 fn a_malformed_migration_stops_nobody_else() {
     run(async |world| {
@@ -46,6 +93,7 @@ fn a_malformed_migration_stops_nobody_else() {
         world.create_cohort("all", "crm").await;
         world.until_migration("crm", "completed", is_completed).await;
         is_told(world, "Migration", "odd").await;
+        says_so(world, "Migration", "odd").await;
     });
 }
 
@@ -57,12 +105,9 @@ fn a_malformed_cohort_stops_no_other_cohort_of_its_migration() {
         spoil(&world.api::<Cohort>(), "odd").await;
         let _operator = world.operator();
         is_told(world, "Cohort", "odd").await;
-        world
-            .until_migration("crm", "moving", |migration| {
-                migration.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Moving"))
-                    || condition(migration, "Progressing").is_some_and(|(_, reason)| reason == "WaitingForCohorts")
-            })
-            .await;
+        says_so(world, "Cohort", "odd").await;
+        let named = holds_for("CohortNeedsAttention", &["odd", "InvalidSpec", "status.step.failures"]);
+        world.until_migration("crm", "waiting for a person", named).await;
     });
 }
 

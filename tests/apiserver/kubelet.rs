@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::pod_end::{ended, report};
 
 #[derive(Clone)]
 pub struct Kubelet {
@@ -42,6 +44,11 @@ impl Kubelet {
         self.state.lock().unwrap().held.insert(step.to_owned());
     }
 
+    /// Pods of this step end again, those that were held too.
+    pub fn release(&self, step: &str) {
+        self.state.lock().unwrap().held.remove(step);
+    }
+
     /// The next pod of this step ends with this code and report.
     pub fn end_next(&self, step: &str, code: i32, report: Value) {
         self.state.lock().unwrap().ends.entry(step.to_owned()).or_default().push((code, report));
@@ -52,6 +59,10 @@ impl Kubelet {
             return;
         };
         for pod in pods {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                continue;
+            }
             let uid = pod.uid().unwrap_or_default();
             let step = pod.labels().get("godwit.dev/step").cloned().unwrap_or_default();
             let Some((code, report)) = self.end_of(&uid, &step, &pod) else {
@@ -73,28 +84,4 @@ impl Kubelet {
         let scripted = state.ends.get_mut(step).filter(|ends| !ends.is_empty()).map(|ends| ends.remove(0));
         Some(scripted.unwrap_or_else(|| (0, report(step, pod))))
     }
-}
-
-fn ended(code: i32, report: &Value) -> Value {
-    let phase = if code == 0 { "Succeeded" } else { "Failed" };
-    let end = json!({"exitCode": code, "message": report.to_string(), "startedAt": "2026-03-01T10:00:00Z", "finishedAt": "2026-03-01T10:00:01Z"});
-    json!({"status": {"phase": phase, "containerStatuses": [
-        {"name": "step", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": end}},
-    ]}})
-}
-
-/// What a worker would report when all is well.
-fn report(step: &str, pod: &Pod) -> Value {
-    let mut report = json!({
-        "v": 1, "result": "pass", "digest": format!("sha256:{}", "0".repeat(64)),
-        "evidenceURI": format!("evidence/{}.json", pod.name_any()), "counts": {"customers": 100, "rows": 7000},
-    });
-    let (owner, epoch) = match step {
-        "select" => ("Source", 0),
-        "cutover" => ("Target", 2),
-        _ => return report,
-    };
-    report["owner"] = json!(owner);
-    report["epoch"] = json!(epoch);
-    report
 }

@@ -3,12 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::match_wild_err_arm, reason = "a test ends where an expectation is broken")]
 
+mod away;
+mod bad_jobs;
 mod cluster;
 mod conflict;
 mod crash;
 mod gate;
+mod ground;
 mod hazards;
 mod kubelet;
 mod leader;
 mod life;
+mod line;
+mod pod_end;
+mod recreated;
+mod refused;
 mod world;

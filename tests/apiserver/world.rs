@@ -16,11 +16,10 @@ use godwit::readiness::Readiness;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::{conditions, wait::await_condition};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -28,9 +27,10 @@ use tokio::sync::oneshot;
 
 use crate::cluster::Cluster;
 use crate::gate::{Death, Gate};
+pub use crate::ground::of;
+use crate::ground::{LIMIT, install_definitions, migration_spec};
 use crate::kubelet::Kubelet;
-
-const LIMIT: Duration = Duration::from_secs(180);
+use crate::line::Line;
 
 pub struct World {
     config: Config,
@@ -129,7 +129,22 @@ impl World {
     }
 
     pub fn operator_with_lease(&self, identity: &str, gate: Gate, lease: Duration) -> Operator {
+        self.operator_with(self.config.clone(), identity, gate, lease)
+    }
+
+    /// An operator that reaches the API server over a line of the test's own.
+    pub fn operator_over(&self, line: &Line, identity: &str, lease: Duration) -> Operator {
         let mut config = self.config.clone();
+        config.cluster_url = format!("https://127.0.0.1:{}", line.port).parse().unwrap();
+        self.operator_with(config, identity, Gate::new(Death::Never), lease)
+    }
+
+    /// The API server's port.
+    pub fn port(&self) -> u16 {
+        self.config.cluster_url.port_u16().unwrap()
+    }
+
+    fn operator_with(&self, mut config: Config, identity: &str, gate: Gate, lease: Duration) -> Operator {
         config.default_retry = false;
         let settings = self.settings(identity, lease);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -238,46 +253,36 @@ impl Drop for Operator {
     }
 }
 
-/// The smallest migration whose whole life needs nobody.
-pub fn migration_spec() -> Value {
-    json!({
-        "engine": {"postgres": {
-            "source": {"uriFrom": {"secretKeyRef": {"name": "old", "key": "uri"}}},
-            "target": {"uriFrom": {"secretKeyRef": {"name": "new", "key": "uri"}}},
-        }},
-        "dataset": {"root": {"table": "public.account", "key": "id"}},
-        "backup": {"storage": {"persistentVolumeClaim": {"claimName": "vault"}}},
-        "rollback": {"mode": "RestoreOnly"},
-        "rollout": {"soak": "0s"},
-        "approvals": [],
-        "routing": {"routeTable": {"configMapName": "routes"}},
-    })
-}
-
-pub fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
 pub fn condition<'a>(migration: &'a Migration, kind: &str) -> Option<(&'a str, &'a str)> {
     let status = migration.status.as_ref()?;
     let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((&found.status, &found.reason))
 }
 
-pub fn is_completed(migration: &Migration) -> bool {
-    condition(migration, "Succeeded").is_some_and(|(status, _)| status == "True")
+/// The message of a condition.
+pub fn message<'a>(migration: &'a Migration, kind: &str) -> &'a str {
+    let conditions = migration.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().find(|condition| condition.type_ == kind).map_or("", |condition| &condition.message)
 }
 
-/// The definitions as they are committed; several tests may do this at once.
-async fn install_definitions(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for value in godwit::api::crd::definitions() {
-        let name = value["metadata"]["name"].as_str().unwrap().to_owned();
-        let params = PatchParams::apply("test").force();
-        api.patch(&name, &params, &Patch::Apply(&value)).await.unwrap();
-        let served = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(LIMIT, served).await.expect("the definition is served").unwrap();
+/// True when a Migration is stalled for this reason, with all these words in its message.
+pub fn stalled_for(reason: &'static str, words: &'static [&'static str]) -> impl Fn(&Migration) -> bool + Clone {
+    move |migration| {
+        let told = message(migration, "Stalled");
+        condition(migration, "Stalled") == Some(("True", reason)) && words.iter().all(|word| told.contains(word))
     }
+}
+
+/// True when a Migration holds for this reason, with all these words in its message.
+pub fn holds_for(reason: &'static str, words: &'static [&'static str]) -> impl Fn(&Migration) -> bool + Clone {
+    move |migration| {
+        let told = message(migration, "Progressing");
+        condition(migration, "Progressing") == Some(("False", reason)) && words.iter().all(|word| told.contains(word))
+    }
+}
+
+pub fn is_completed(migration: &Migration) -> bool {
+    condition(migration, "Succeeded").is_some_and(|(status, _)| status == "True")
 }
 
 /// Waits for something that no watch shows.

@@ -165,6 +165,39 @@ fn largest_of(kind: &str) -> Value {
     object
 }
 
+/// 1.4 MB in whatever place: either the place is named, or nothing of it is stored.
+#[tokio::test]
+async fn a_spec_of_more_than_a_megabyte_is_refused_by_the_name_of_its_field() {
+    let server = Server::shared();
+    let api = server.api("Migration", "objects-huge").await;
+    let huge = "x".repeat(1_400_000);
+    let many: Vec<String> = (0..12_000).map(|number| format!("public.table_{number:0>100}")).collect();
+    let pair = |source: &str| json!({"name": "sum", "source": source, "target": "select 1", "tolerance": "0"});
+    let check = json!({"name": "c", "http": {"url": "http://crm/"}, "passWhen": huge});
+    for (field, change) in [
+        ("spec.validation.checks[0].source", json!({"spec": {"validation": {"checks": [pair(&huge)]}}})),
+        ("spec.dataset.include", json!({"spec": {"dataset": {"include": many}}})),
+        ("spec.checks[0].passWhen", json!({"spec": {"checks": [check]}})),
+        ("spec.engine.postgres.source.uriFrom.secretKeyRef.name", {
+            let database = json!({"uriFrom": {"secretKeyRef": {"name": huge, "key": "uri"}}});
+            json!({"spec": {"engine": {"postgres": {"source": database}}}})
+        }),
+        ("metadata.annotations", json!({"metadata": {"annotations": {"note": huge}}})),
+    ] {
+        let object = object(merged(&migration::valid(), &change));
+        let error = api.create(&PostParams::default(), &object).await.unwrap_err();
+        let kube::Error::Api(status) = &error else { panic!("{field}: {error}") };
+        assert_eq!(status.code, 422, "{field}: {}", &status.message[..status.message.len().min(300)]);
+        assert!(status.message.contains(field), "{field}: {}", &status.message[..status.message.len().min(300)]);
+        // The answer is for people: it does not repeat the megabyte.
+        assert!(status.message.len() < 10_000, "{field}: an answer of {} bytes", status.message.len());
+    }
+    let unknown = object(merged(&migration::valid(), &json!({"spec": {"comment": huge}})));
+    let stored = api.create(&PostParams::default(), &unknown).await.unwrap();
+    assert_eq!(stored.data["spec"].get("comment"), None, "a field that does not exist is not stored");
+    assert!(stored.data.to_string().len() < 10_000);
+}
+
 #[tokio::test]
 async fn an_object_of_the_largest_size_is_accepted_and_can_still_be_changed() {
     let server = Server::shared();

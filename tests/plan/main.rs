@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where an expectation is broken")]
 
+mod bad_input;
 mod invariants;
+mod strays;
 mod traces;
 mod world;

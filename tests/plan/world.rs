@@ -12,7 +12,7 @@ use godwit::plan::check;
 use godwit::plan::decision::{Decision, Effects, FinalizerChange, JobRequest, Wait, Work};
 use godwit::plan::observed::{
     CohortView, Failure, JobState, Jobs, Measured, MigrationView, ObjectFacts, ObservedCohort, ObservedMigration,
-    Outcome,
+    Outcome, RouteTableSeen,
 };
 use godwit::plan::{cohort, migration};
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +27,8 @@ pub enum End {
     Differs(&'static str),
     /// No answer: the pod was lost.
     Lost,
+    /// This exit code and one finding: code, object, message.
+    Fails(i32, [&'static str; 3]),
 }
 
 pub struct World {
@@ -202,14 +204,17 @@ impl World {
     fn visit_migration(&mut self) -> (bool, Wait) {
         let Some(view) = self.migration.clone() else { return (false, Wait::ForChange) };
         let mut seen = ObservedMigration {
-            object: view.object.clone(),
+            object: self.facts_of("crm", &view.object),
             spec: view.spec.clone(),
             status: view.status.clone(),
             jobs: self.jobs_of("crm"),
             cohorts: self.cohorts.values().cloned().collect(),
             approvals: self.approvals.clone(),
             measured: Vec::new(),
-            route_table: self.route_table.clone(),
+            route_table: self
+                .route_table
+                .clone()
+                .map(|routes| RouteTableSeen { routes: Some(routes), version: "1".to_owned() }),
             namespace_terminating: false,
         };
         seen.measured = self.measure(&check::due_for_migration(&seen, self.now), &view.status.checks, "crm");
@@ -224,7 +229,7 @@ impl World {
     fn visit_cohort(&mut self, name: &str) -> (bool, Wait) {
         let view = self.cohorts[name].clone();
         let mut seen = ObservedCohort {
-            object: view.object.clone(),
+            object: self.facts_of(name, &view.object),
             spec: view.spec.clone(),
             status: view.status.clone(),
             jobs: self.jobs_of(name),
@@ -355,6 +360,13 @@ impl World {
                 reason: "PodFailurePolicy".into(),
                 report: Some(self.refusal(owner, task, object)),
             }),
+            Some(End::Fails(code, [finding, object, message])) => {
+                let mut report = Report::new(ReportResult::Error);
+                let (code_of, object, message) = (finding.to_owned(), object.to_owned(), message.to_owned());
+                report.findings = vec![Finding { severity: Severity::Blocker, code: code_of, object, message }];
+                let reason = "PodFailurePolicy".into();
+                JobState::Failed(Failure { exit_code: Some(code), reason, report: Some(report) })
+            }
             None => JobState::Succeeded { report: Some(self.report(owner, task)) },
         }
     }
@@ -408,7 +420,9 @@ impl World {
     fn moved(&mut self, owner: &str, task: &Task) -> Option<(Owner, i64)> {
         let entry = self.ledger.entry(owner.to_owned()).or_insert((Owner::Source, 0));
         let (side, epochs) = match task {
-            Task::Select { .. } | Task::Discard {} => (Owner::Source, 0),
+            Task::Select { .. } => (entry.0, 0),
+            Task::Discard {} => (Owner::Source, 0),
+            Task::Cutover { .. } if entry.0 == Owner::Target => (Owner::Target, 0),
             Task::Cutover { .. } => (Owner::Target, 2),
             Task::Freeze {} => (Owner::None, 1),
             Task::Reopen {} => (Owner::Source, 1),
@@ -416,6 +430,28 @@ impl World {
         };
         *entry = (side, entry.1 + epochs);
         Some(*entry)
+    }
+
+    /// The object, with the highest attempt among its Jobs as the operator reads it from their labels.
+    fn facts_of(&self, owner: &str, object: &ObjectFacts) -> ObjectFacts {
+        let attempts = self.jobs.values().filter(|job| job.owner == owner).map(|job| job.request.attempt);
+        ObjectFacts { last_attempt: attempts.max().unwrap_or_default(), ..object.clone() }
+    }
+
+    /// The Job that an object's step waits for.
+    pub fn running_job(&mut self, owner: &str) -> &mut WorldJob {
+        let mut found = self.jobs.values_mut().filter(|job| job.owner == owner && running(job));
+        found.next().expect("a Job runs")
+    }
+
+    /// Status, reason and message of a condition; nothing before the first visit.
+    pub fn told(&self, name: &str, kind: &str) -> (String, String, String) {
+        let conditions = match self.cohorts.get(name) {
+            Some(cohort) => &cohort.status.conditions,
+            None => &self.migration.as_ref().unwrap().status.conditions,
+        };
+        let found = conditions.iter().find(|one| one.type_ == kind);
+        found.map(|one| (one.status.clone(), one.reason.clone(), one.message.clone())).unwrap_or_default()
     }
 
     fn jobs_of(&self, owner: &str) -> Jobs {

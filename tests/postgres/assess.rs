@@ -128,6 +128,9 @@ async fn missing_rights_are_named_with_their_remedy() {
         );
     }
     project.pair.psql(Side::Source, "alter table deal enable row level security");
+    for side in [Side::Source, Side::Target] {
+        project.pair.psql(side, &format!("revoke temporary on database {} from public", project.pair.database));
+    }
     let database = project.pair.database.clone();
     project.pair.source_uri = project.pair.servers.source.uri_as(&role, &database);
     project.pair.target_uri = project.pair.servers.target.uri_as(&role, &database);
@@ -142,12 +145,17 @@ async fn missing_rights_are_named_with_their_remedy() {
         ("CreateDenied", "source"),
         ("CreateDenied", "target"),
         ("CreateDenied", "public"),
+        ("TemporaryDenied", "source"),
+        ("TemporaryDenied", "target"),
         ("ReplicationRoleDenied", "source"),
         ("ReplicationRoleDenied", "target"),
         ("NotSequenceOwner", "public.account_id_seq"),
     ] {
         assert!(has(&report, code, object), "{code} {object}: {:?}", codes(&report));
     }
+    let temporary = report.findings.iter().find(|found| found.code == "TemporaryDenied").unwrap();
+    let remedy = format!("GRANT TEMPORARY ON DATABASE {database} TO {role}");
+    assert!(temporary.message.contains(&remedy), "{}", temporary.message);
 }
 
 #[tokio::test]

@@ -11,8 +11,11 @@
 
 mod assess;
 mod backup;
+mod bad_input;
+mod bare;
 mod base;
 mod check;
+mod checksum;
 mod ending;
 mod fence;
 mod job;
@@ -22,4 +25,5 @@ mod moving_validation;
 mod prepare;
 mod proxy;
 mod select;
+#[allow(dead_code, reason = "shared with tests/faults")]
 mod server;

@@ -223,7 +223,8 @@ async fn a_check_that_fails_inside_the_pause_gives_the_cohort_back_to_the_source
         target: "select 2".into(),
         tolerance: "0.5".into(),
     }];
-    world.run("canary", 3, Task::Cutover { checks }).await.refused("CheckDiffers");
+    let refused = world.run("canary", 3, Task::Cutover { checks }).await.refused("CheckDiffers");
+    assert_eq!((refused.owner, refused.epoch), (Some(Owner::Source), Some(2)), "whoever waits hears that it may go on");
     for side in [Side::Source, Side::Target] {
         assert_eq!(world.owner(side, 16), ("Source".into(), 2));
     }

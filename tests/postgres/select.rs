@@ -138,6 +138,32 @@ async fn a_crash_between_the_ledgers_is_completed_with_the_same_members() {
 }
 
 #[tokio::test]
+async fn a_select_that_ended_early_can_be_taken_back() {
+    let project = prepared().await;
+    // Before it recorded anything.
+    let older = project.next_attempt();
+    let report = project.done(Some("pilot"), Task::Discard {}).await;
+    assert_eq!((report.owner, report.epoch, report.counts["rowsRemoved"]), (Some(Owner::Source), Some(0), 0));
+    let (code, report) = project.run_attempt(Some("pilot"), condition("id = 10"), older).await;
+    assert_eq!((code, report.findings[0].code.as_str()), (exit::TRY_AGAIN, "NewerAttempt"));
+    // Between the two ledgers.
+    project.done(Some("pilot"), condition("id = 10")).await;
+    let forget = "delete from godwit.checkpoint where step = 'select'; delete from godwit.member where entry >= 16; delete from godwit.ownership where entry >= 16";
+    project.pair.psql(Side::Source, forget);
+    assert_eq!(members(&project, Side::Target, "pilot").await, "10 11 12");
+    project.done(Some("pilot"), Task::Discard {}).await;
+    assert_eq!(same_members(&project, "pilot").await, "");
+    project.done(Some("pilot"), condition("id = 30")).await;
+    assert_eq!(same_members(&project, "pilot").await, "30 31");
+    // A cohort that the operator saw further is not one whose Select ended early: its ledger was lost.
+    project.pair.psql(Side::Target, forget);
+    let mut settings =
+        project.settings(Some(crate::job::cohort_named("pilot")), Task::Discard {}, project.next_attempt());
+    settings.input.epoch = 2;
+    assert_eq!(godwit::worker::run(settings).await, exit::INPUT_MISSING);
+}
+
+#[tokio::test]
 async fn select_ends_only_when_no_writer_takes_the_customers_for_unassigned() {
     let project = prepared().await;
     let mut writer = project.pair.application(Side::Source, "postgres").await;

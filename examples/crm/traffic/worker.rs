@@ -42,8 +42,10 @@ struct Connections {
 /// How an attempt ended.
 enum Attempt {
     Confirmed,
-    /// The other side owns the customer now, or the route table was out of date.
-    Elsewhere,
+    /// The customer is switching, or the route table says so.
+    Moving,
+    /// This side owns the customer: a fence said so, before the route table does.
+    OwnedBy(Side),
     Again,
     NotHere,
     Failed,
@@ -153,21 +155,23 @@ impl Worker {
             number: self.written,
         };
         let began = Instant::now();
+        let mut told = None;
         loop {
             if *self.shared.stop.borrow() {
                 return Ok(());
             }
-            match self.attempt(&write).await? {
+            match self.attempt(&write, told.take()).await? {
                 Attempt::Confirmed => {
                     self.shared.stats.count(Outcome::Write, Instant::now());
                     return Ok(());
                 }
                 Attempt::Again => {}
+                Attempt::OwnedBy(side) => told = Some(side),
                 Attempt::NotHere if began.elapsed() > MISSING_LIMIT => {
                     self.shared.stats.count(Outcome::Missing, Instant::now());
                     return Ok(());
                 }
-                Attempt::Elsewhere | Attempt::NotHere => self.shared.routes.ask_again().await,
+                Attempt::Moving | Attempt::NotHere => self.shared.routes.ask_again().await,
                 Attempt::Failed => {
                     self.shared.stats.count(Outcome::Error, Instant::now());
                     return Ok(());
@@ -176,7 +180,8 @@ impl Worker {
         }
     }
 
-    async fn attempt(&mut self, write: &Write) -> anyhow::Result<Attempt> {
+    /// Tries it where the customer's owner is: as a fence told, else as the route table says.
+    async fn attempt(&mut self, write: &Write, told: Option<Side>) -> anyhow::Result<Attempt> {
         let tried_at = self.now();
         let (cohort, owner) = match self.owner(write.account).await {
             Ok(found) => found,
@@ -185,12 +190,13 @@ impl Worker {
                 return Ok(Attempt::Failed);
             }
         };
-        let side = match owner {
-            Owner::Source => Side::Source,
-            Owner::Target => Side::Target,
-            Owner::None => {
+        let side = match (told, owner) {
+            (Some(side), _) => side,
+            (None, Owner::Source) => Side::Source,
+            (None, Owner::Target) => Side::Target,
+            (None, Owner::None) => {
                 self.pauses(|pauses, now| pauses.refused(&cohort, now));
-                return Ok(Attempt::Elsewhere);
+                return Ok(Attempt::Moving);
             }
         };
         let intent = Intent { side, account: write.account, cohort };
@@ -215,7 +221,7 @@ impl Worker {
                 if meaning != Meaning::Lost {
                     record.refuse(number, &intent).await?;
                 }
-                Ok(self.after_error(&error, meaning, &intent.cohort))
+                Ok(self.after_error(&error, meaning, &intent))
             }
         }
     }
@@ -227,11 +233,15 @@ impl Worker {
         self.accounts.extend(mine);
     }
 
-    fn after_error(&mut self, error: &tokio_postgres::Error, meaning: Meaning, cohort: &str) -> Attempt {
+    fn after_error(&mut self, error: &tokio_postgres::Error, meaning: Meaning, intent: &Intent) -> Attempt {
         match meaning {
-            Meaning::Fenced => {
-                self.pauses(|pauses, now| pauses.refused(cohort, now));
-                Attempt::Elsewhere
+            Meaning::Moving => {
+                self.pauses(|pauses, now| pauses.refused(&intent.cohort, now));
+                Attempt::Moving
+            }
+            Meaning::Elsewhere => {
+                self.pauses(|pauses, now| pauses.refused(&intent.cohort, now));
+                Attempt::OwnedBy(if intent.side == Side::Source { Side::Target } else { Side::Source })
             }
             Meaning::Again => Attempt::Again,
             Meaning::Lost | Meaning::Wrong => {

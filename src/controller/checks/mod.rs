@@ -4,6 +4,7 @@
 pub mod address;
 pub mod cel;
 pub mod condition;
+mod cost;
 pub mod http;
 pub mod prometheus;
 
@@ -24,6 +25,8 @@ use crate::plan::observed::{JobState, Jobs, Measured, Outcome};
 
 /// Longest message of an outcome, as status holds it.
 const MAX_MESSAGE: usize = 256;
+/// Numbers of one measurement, at most.
+const MAX_VALUES: usize = 100;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -132,7 +135,8 @@ impl Checks {
         Measured { check: check.name.clone(), outcome }
     }
 
-    async fn judge(&self, asked: &Asked<'_>, check: &Check, values: Vec<f64>) -> Outcome {
+    async fn judge(&self, asked: &Asked<'_>, check: &Check, mut values: Vec<f64>) -> Outcome {
+        values.truncate(MAX_VALUES);
         let Some(pass_when) = check.pass_when.clone() else {
             return Outcome::Error { message: "the check has no passWhen".to_owned() };
         };
@@ -176,3 +180,7 @@ fn samples(statuses: &[CheckStatus], check: &str, value: f64) -> Vec<f64> {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

@@ -3,12 +3,9 @@
 
 use serde_json::Value;
 
-use super::Answer;
 use super::http::{Fetcher, json_body, number};
+use super::{Answer, MAX_VALUES};
 use crate::api::check::PrometheusSource;
-
-/// Samples that are looked at.
-const MAX_SAMPLES: usize = 100;
 
 impl Fetcher {
     pub async fn ask_prometheus(&self, source: &PrometheusSource) -> Answer {
@@ -35,7 +32,7 @@ fn read(body: &Value) -> Answer {
     let result = &body["data"]["result"];
     match body["data"]["resultType"].as_str() {
         Some("vector") => {
-            let samples = result.as_array().into_iter().flatten().take(MAX_SAMPLES);
+            let samples = result.as_array().into_iter().flatten().take(MAX_VALUES);
             let values: Vec<f64> = samples.filter_map(|sample| number(&sample["value"][1])).collect();
             if values.is_empty() {
                 return Answer::NoData("the query returned no sample".to_owned());

@@ -12,7 +12,7 @@ use crate::controller::checks;
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error};
 use crate::plan::check::due_for_cohort;
-use crate::plan::observed::{MigrationView, ObservedCohort};
+use crate::plan::observed::{MigrationView, ObjectFacts, ObservedCohort};
 
 /// `None`: the object is gone.
 pub async fn observe_cohort(ctx: &Context, key: &Key) -> Result<Option<Look<Cohort, ObservedCohort>>, Error> {
@@ -31,7 +31,7 @@ pub async fn observe_cohort(ctx: &Context, key: &Key) -> Result<Option<Look<Coho
         namespace_is_terminating(ctx, &facts),
     )?;
     let mut observed = ObservedCohort {
-        object: facts,
+        object: ObjectFacts { last_attempt: seen.last_attempt, ..facts },
         spec: object.spec.clone(),
         status,
         jobs: seen.states,

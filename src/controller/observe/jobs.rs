@@ -50,6 +50,8 @@ impl<'a> Wanted<'a> {
 pub struct SeenJobs {
     pub states: Jobs,
     pub uids: BTreeMap<String, String>,
+    /// The highest attempt that one of these Jobs bears.
+    pub last_attempt: i64,
 }
 
 pub async fn observe_jobs(ctx: &Context, wanted: &Wanted<'_>) -> Result<SeenJobs, Error> {
@@ -67,6 +69,7 @@ pub async fn observe_jobs(ctx: &Context, wanted: &Wanted<'_>) -> Result<SeenJobs
         let evidence = Evidence { pods: &of_job, output: output.as_deref(), complaint: complaint.as_deref() };
         let state = classify(&job, &wanted.owner_uid, evidence);
         seen.states.insert(name.clone(), state);
+        seen.last_attempt = seen.last_attempt.max(classify::attempt_of(&job, &wanted.owner_uid));
         seen.uids.insert(name, uid);
     }
     Ok(seen)

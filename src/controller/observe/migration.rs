@@ -7,16 +7,17 @@ use kube::core::ApiResource;
 use kube::{Api, ResourceExt};
 
 use super::jobs::{self, Wanted};
-use super::{Key, Look, Loose, approvals, facts_of, lenient, namespace_is_terminating};
+use super::{Key, Look, Loose, approvals, facts_of, lenient, namespace_is_terminating, salvage};
 use crate::api::approval::SubjectKind;
-use crate::api::{Cohort, CohortSpec, CohortStatus, Migration};
+use crate::api::cohort::Remainder;
+use crate::api::{Cohort, CohortSpec, Migration};
 use crate::build::route_table::ROUTES_KEY;
 use crate::controller::call::{call, list};
 use crate::controller::checks;
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error};
 use crate::plan::check::due_for_migration;
-use crate::plan::observed::{CohortView, ObservedMigration};
+use crate::plan::observed::{CohortView, ObjectFacts, ObservedMigration, RouteTableSeen};
 
 /// `None`: the object is gone.
 pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<Migration, ObservedMigration>>, Error> {
@@ -36,7 +37,7 @@ pub async fn observe_migration(ctx: &Context, key: &Key) -> Result<Option<Look<M
         namespace_is_terminating(ctx, &facts),
     )?;
     let mut observed = ObservedMigration {
-        object: facts,
+        object: ObjectFacts { last_attempt: seen.last_attempt, ..facts },
         spec: object.spec.clone(),
         status,
         jobs: seen.states,
@@ -69,16 +70,15 @@ async fn cohorts(ctx: &Context, key: &Key) -> Result<Vec<CohortView>, Error> {
 fn view(cohort: &Loose) -> CohortView {
     let spec = lenient(&cohort.data["spec"]).unwrap_or_else(|| {
         tracing::warn!(cohort = cohort.name_any(), "Cohort cannot be read and holds the migration's end");
-        unreadable_spec()
+        unreadable_spec(&cohort.data["spec"])
     });
-    CohortView {
-        object: facts_of(cohort),
-        spec,
-        status: lenient::<CohortStatus>(&cohort.data["status"]).unwrap_or_default(),
-    }
+    // Owner and epoch go into the route table: they must not be lost with some other field.
+    CohortView { object: facts_of(cohort), spec, status: salvage(&cohort.data["status"]) }
 }
 
-fn unreadable_spec() -> CohortSpec {
+fn unreadable_spec(spec: &serde_json::Value) -> CohortSpec {
+    // Who takes the remainder also decides where new customers are routed.
+    let remainder = spec["select"]["remainder"].is_object();
     CohortSpec {
         migration_ref: crate::api::cohort::MigrationRef { name: String::new() },
         wave: i32::MAX,
@@ -87,15 +87,15 @@ fn unreadable_spec() -> CohortSpec {
             risk_by: None,
             where_: None,
             keys_from: None,
-            remainder: None,
+            remainder: remainder.then(Remainder::default),
         },
         soak: None,
         suspend: true,
     }
 }
 
-/// The table's content; somebody else's `ConfigMap` of that name counts as none, and applying to it is refused by its fields.
-async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<String>, Error> {
+/// The table as it stands, in whoever's `ConfigMap`: only the key `routes.json` is ours.
+async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<Option<RouteTableSeen>, Error> {
     let Some(routing) = &migration.spec.routing else {
         return Ok(None);
     };
@@ -103,7 +103,10 @@ async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let attempt = Attempt::new("get", "configmaps", format!("{}/{name}", key.namespace));
     let found = call(attempt, api.get_opt(name)).await?;
-    Ok(found.and_then(|map| map.data?.remove(ROUTES_KEY)))
+    Ok(found.map(|map| {
+        let version = map.resource_version().unwrap_or_default();
+        RouteTableSeen { routes: map.data.and_then(|mut data| data.remove(ROUTES_KEY)), version }
+    }))
 }
 
 #[cfg(test)]

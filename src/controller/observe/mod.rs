@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use super::call::{call, list};
 use super::context::Context;
@@ -28,6 +29,11 @@ pub struct Key {
 impl Key {
     pub fn of(object: &impl ResourceExt) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+
+    /// The object's name among those of every kind.
+    pub fn of_kind(&self, kind: &str) -> String {
+        format!("{kind} {self}")
     }
 }
 
@@ -57,6 +63,7 @@ pub fn facts_of(object: &impl ResourceExt) -> ObjectFacts {
         generation: meta.generation.unwrap_or_default(),
         deleted_at: meta.deletion_timestamp.as_ref().map(|time| time.0),
         has_finalizer: object.finalizers().iter().any(|name| name == FINALIZER),
+        last_attempt: 0,
         annotations: annotations
             .filter(|(key, _)| key.starts_with(&prefix))
             .map(|(key, value)| (key.clone(), value.clone()))
@@ -99,4 +106,70 @@ pub async fn namespace_is_terminating(ctx: &Context, facts: &ObjectFacts) -> Res
 /// A part of a loose object, or its default when it does not have the shape that this version knows.
 pub fn lenient<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
     serde_json::from_value(value.clone()).ok()
+}
+
+/// The field for which a value cannot be read, and what is wrong with it.
+pub fn unreadable<T: serde::de::DeserializeOwned>(value: &Value) -> Option<(String, String)> {
+    let error = serde_path_to_error::deserialize::<_, T>(value.clone()).err()?;
+    Some((error.path().to_string(), error.inner().to_string()))
+}
+
+/// What of a value can be read: fields that cannot are left out one by one, and the others keep their meaning.
+pub fn salvage<T: serde::de::DeserializeOwned + Default>(value: &Value) -> T {
+    let mut value = value.clone();
+    // Bounded, because each round leaves one field out; an object with more of them than that is not worth reading.
+    for _ in 0..100 {
+        match serde_path_to_error::deserialize::<_, T>(value.clone()) {
+            Ok(read) => return read,
+            Err(error) => {
+                let path: Vec<Segment> = error.path().iter().cloned().collect();
+                if !leave_out(&mut value, &path) {
+                    break;
+                }
+            }
+        }
+    }
+    T::default()
+}
+
+/// Takes the value at the end of the path away; false when there is none.
+fn leave_out(value: &mut Value, path: &[Segment]) -> bool {
+    match (path, value) {
+        ([Segment::Map { key }], Value::Object(fields)) => fields.remove(key).is_some(),
+        ([Segment::Seq { index }], Value::Array(items)) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        ([Segment::Map { key }, rest @ ..], Value::Object(fields)) => {
+            fields.get_mut(key).is_some_and(|inner| leave_out(inner, rest))
+        }
+        ([Segment::Seq { index }, rest @ ..], Value::Array(items)) => {
+            items.get_mut(*index).is_some_and(|inner| leave_out(inner, rest))
+        }
+        // A segment that names no place, such as an enumeration's variant: what surrounds it goes.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::CohortStatus;
+
+    #[test]
+    fn of_a_malformed_status_everything_that_can_be_read_is_kept() {
+        let status: CohortStatus = salvage(&json!({
+            "owner": "Target", "epoch": 2, "customers": "many",
+            "step": {"name": "Soak", "startTime": "2026-03-01T10:00:00Z", "failures": 5_000_000_000_u64},
+            "history": [{"time": "yesterday", "step": "Copy", "message": "m"}, {"time": "2026-03-01T10:00:00Z", "step": "Soak", "message": "m"}],
+            "checks": [{"name": "quiet", "verdict": "Perhaps"}],
+        }));
+        assert_eq!((status.owner.as_deref(), status.epoch, status.customers), (Some("Target"), 2, None));
+        assert_eq!(status.step.unwrap().name, "Soak");
+        assert_eq!(status.history.len(), 1);
+        assert_eq!(salvage::<CohortStatus>(&json!("nonsense")), CohortStatus::default());
+        assert_eq!(salvage::<CohortStatus>(&json!(null)), CohortStatus::default());
+    }
 }

@@ -4,8 +4,10 @@
 
 use std::ops::Deref;
 
-use tokio_postgres::{IsolationLevel, Transaction};
+use bytes::Bytes;
+use tokio_postgres::{CopyInSink, IsolationLevel, Transaction};
 
+use super::bare;
 use super::fence;
 use super::identifier::TableName;
 use super::ledger::Ownership;
@@ -49,10 +51,12 @@ impl<'s> Landing<'s> {
             .map_err(Error::database("begin a landing"))?;
         token::hold(&transaction, token).await?;
         // Switches off foreign-key checks, cascades and the users' triggers, for this transaction only.
+        let alone = bare::among_landings();
         transaction
-            .batch_execute("set local session_replication_role = replica")
+            .batch_execute(&format!("{alone}; set local session_replication_role = replica"))
             .await
             .map_err(Error::database("switch off the users' triggers for a landing"))?;
+        bare::refuse_while_bare(&transaction, &token.subject).await?;
         Ok(Self { transaction })
     }
 
@@ -64,6 +68,13 @@ impl<'s> Landing<'s> {
     /// Lands rows as they come.
     pub async fn receive(&self, rows: &mut Rows, (table, shape): (&Table, Shape)) -> Result<Sum, Error> {
         self.receive_into(&table.name.sql(), rows, (table, shape)).await
+    }
+
+    /// Opens a table for rows as they come.
+    pub async fn open(&self, (table, shape): (&Table, Shape)) -> Result<CopyInSink<Bytes>, Error> {
+        let name = table.name.sql();
+        let copy = format!("copy {name} ({}) from stdin {}", table.column_list(), shape.format.copy_options());
+        self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))
     }
 
     async fn receive_into(

@@ -186,9 +186,12 @@ pub async fn cohort(client: &impl GenericClient, cohort: &Identity) -> Result<Op
 
 /// The entry of a cohort that Select must have registered.
 pub async fn require_cohort(client: &impl GenericClient, identity: &Identity) -> Result<Ownership, Error> {
-    cohort(client, identity).await?.ok_or_else(|| Error::NotInLedger {
-        what: format!("cohort {} (uid {}); Select comes first", identity.name, identity.uid),
-    })
+    cohort(client, identity).await?.ok_or_else(|| unknown_cohort(identity))
+}
+
+/// What to say of a cohort that should have an entry.
+pub fn unknown_cohort(identity: &Identity) -> Error {
+    Error::NotInLedger { what: format!("cohort {} (uid {}); Select comes first", identity.name, identity.uid) }
 }
 
 /// Reads what a step recorded about a part of its work.
@@ -242,6 +245,18 @@ pub async fn set_checkpoint(
 pub async fn clear_checkpoints(client: &impl GenericClient, (subject, step): (&str, &str)) -> Result<(), Error> {
     client
         .execute("delete from godwit.checkpoint where subject = $1 and step = $2", &[&subject, &step])
+        .await
+        .map(drop)
+        .map_err(Error::database("clear checkpoints"))
+}
+
+/// Forgets the parts of a copy whose names begin so.
+pub async fn clear_pieces(client: &impl GenericClient, subject: &str, begin: &str) -> Result<(), Error> {
+    client
+        .execute(
+            "delete from godwit.checkpoint where subject = $1 and step = 'copy' and pg_catalog.starts_with(part, $2)",
+            &[&subject, &begin],
+        )
         .await
         .map(drop)
         .map_err(Error::database("clear checkpoints"))

@@ -2,8 +2,10 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod agreement;
+pub mod bare;
 pub mod baseline;
 pub mod catalog;
+pub mod checksum;
 pub mod closure;
 pub mod collision;
 pub mod compare;

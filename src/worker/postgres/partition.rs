@@ -16,6 +16,9 @@ use super::row::{Field, RowError, RowFormat, fields};
 pub const MAX_PARTITIONS: u16 = 1024;
 /// Aimed at for the largest table: small enough to read for one customer, large enough to be few.
 const PARTITION_BYTES: u64 = 16 << 20;
+/// Fields that the router looks at without an allocation.
+const FEW: usize = 4;
+
 /// How many partitions a backup has whose largest table has `bytes`.
 pub fn partition_count(bytes: u64) -> u16 {
     let wanted = bytes.div_ceil(PARTITION_BYTES);
@@ -207,10 +210,21 @@ impl Router {
     /// The partition of a row of the `table`-th table.
     pub fn route(&mut self, table: usize, row: &[u8]) -> Result<u16, RowError> {
         let route = &self.routes[table];
-        let found: Vec<Field<'_>> = fields(row, route.format).take(route.needed).collect::<Result<_, _>>()?;
-        if found.len() < route.needed {
-            return Err(RowError::Field);
+        // Nearly every key is among the first columns: an allocation for each row would be felt.
+        let mut few: [Field<'_>; FEW];
+        let mut many: Vec<Field<'_>>;
+        let found: &mut [Field<'_>] = if route.needed <= FEW {
+            few = [const { None }; FEW];
+            &mut few[..route.needed]
+        } else {
+            many = vec![None; route.needed];
+            &mut many
+        };
+        let mut given = fields(row, route.format);
+        for place in found.iter_mut() {
+            *place = given.next().ok_or(RowError::Field)??;
         }
+        let found = &*found;
         let key_in = |columns: &KeyColumns| {
             // Nearly every key has one column; a list of its own for each row would be felt.
             if let [only] = columns.places[..] {

@@ -30,6 +30,7 @@ pub async fn findings(session: &Session, existing: &[&Table]) -> Result<Vec<Find
             "The role may not create the schema godwit; grant CREATE on the database.".into(),
         ));
     }
+    findings.extend(temporary_denied(session).await?);
     if !may_switch_triggers_off(session).await? {
         findings.push(block(
             "ReplicationRoleDenied",
@@ -68,6 +69,19 @@ pub fn may_read(findings: &[Finding]) -> bool {
 
 const SELECT_DENIED: &str = "SelectDenied";
 const ROW_SECURITY: &str = "RowSecurity";
+
+/// Rows land in temporary tables, and differing keys are noted in one.
+async fn temporary_denied(session: &Session) -> Result<Option<Finding>, Error> {
+    let may = "select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
+    if ask(session, may).await? {
+        return Ok(None);
+    }
+    let named = "select pg_catalog.format('%I TO %I', pg_catalog.current_database(), current_user)";
+    let row = session.query_one(named, &[]).await.map_err(Error::database("ask who we are"))?;
+    let message =
+        format!("The role may not make temporary tables; GRANT TEMPORARY ON DATABASE {}.", row.get::<_, &str>(0));
+    Ok(Some(block("TemporaryDenied", session.side().to_owned(), message)))
+}
 
 async fn may_switch_triggers_off(session: &Session) -> Result<bool, Error> {
     if ask(session, "select rolsuper from pg_catalog.pg_roles where rolname = current_user").await? {

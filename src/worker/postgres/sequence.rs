@@ -1,5 +1,5 @@
 //! Sequences that both sides would draw from: split in Prepare so that new keys never meet, watched, joined again in Finalize.
-//! Used by Assess (is there room?), Prepare, Validate (has the reserve held?), Finalize, Reset and Cleanup.
+//! Used by Assess (is there room?), Prepare, Copy, Validate and Cutover (does the reserve hold?), Finalize, Reset and Cleanup.
 //! Must not trust a cached value: the state is read in the transaction that changes it.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use tokio_postgres::GenericClient;
 use super::identifier::{TableName, quote_identifier, quote_literal};
 use super::model::Sequence;
 use super::session::Session;
-use crate::contract::{Finding, KeyStrategy, Severity};
+use crate::contract::{Finding, KeyStrategy, Severity, code};
 use crate::worker::error::Error;
 
 /// The least number of keys reserved for the source.
@@ -181,23 +181,69 @@ fn set(sequence: &TableName, value: i64, called: bool) -> String {
     format!("select pg_catalog.setval({}::pg_catalog.regclass, {value}, {called});", quote_literal(&sequence.sql()))
 }
 
-/// Whether the source still draws below the target's range; a finding where it does not.
-pub async fn watch(source: &Session, splits: &[Split]) -> Result<Vec<Finding>, Error> {
+/// Whether the two sides' next keys are still apart; a finding for each sequence where they are about to meet, or have.
+pub async fn watch(source: &Session, target: &Session, splits: &[Split]) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for split in splits.iter().filter(|split| split.strategy == GAP) {
-        let next = read(&**source, &split.sequence).await?.next();
-        if next >= split.boundary {
-            findings.push(Finding {
-                severity: Severity::Blocker,
-                code: "SequenceReserveSpent".into(),
-                object: split.sequence.to_string(),
-                message: "The source has drawn all keys reserved for it and now draws the target's; move the remaining cohorts \
-                          only after the source's sequence was set above the target's keys."
-                    .into(),
-            });
+        let own = read(&**source, &split.sequence).await?.next();
+        let others = read(&**target, &split.sequence).await?.next();
+        if room((source, own), (target, others), split).await? < split.least_room() {
+            findings.push(spent(split, (own, others)));
         }
     }
     Ok(findings)
+}
+
+/// How many keys the lower of the two can draw before it meets one of the other side.
+async fn room((source, own): (&Session, i64), (target, others): (&Session, i64), split: &Split) -> Result<i64, Error> {
+    if own < split.boundary {
+        return Ok(split.boundary.saturating_sub(own));
+    }
+    // Past the reserve, or set anew by hand: what is there decides.
+    let (lower, upper, above) = if own <= others { (own, others, target) } else { (others, own, source) };
+    let met = least_key_from(above, split, lower).await?.unwrap_or(upper);
+    Ok(met.min(upper).saturating_sub(lower))
+}
+
+/// The smallest key of a side at or above a value.
+async fn least_key_from(session: &Session, split: &Split, from: i64) -> Result<Option<i64>, Error> {
+    let column = quote_identifier(&split.column);
+    let sql =
+        format!("select pg_catalog.min({column})::pg_catalog.int8 from {} where {column} >= {from}", split.table.sql());
+    session
+        .query_one(&sql, &[])
+        .await
+        .map(|row| row.get(0))
+        .map_err(Error::database(format!("read the keys of {}", split.table)))
+}
+
+fn spent(split: &Split, (own, others): (i64, i64)) -> Finding {
+    let name = quote_literal(&split.sequence.sql());
+    let from = own.max(others);
+    let above = from.saturating_add(split.reserve());
+    Finding {
+        severity: Severity::Blocker,
+        code: code::SEQUENCE_RESERVE_SPENT.to_owned(),
+        object: split.sequence.to_string(),
+        message: format!(
+            "The source's next key is {own}, {} is the end of its reserve, and the target's next key is {others}: new keys of both \
+             sides are about to meet. Run on the target: select setval({name}, {above}); then on the source: select \
+             setval({name}, {from}); then request a retry.",
+            split.boundary,
+        ),
+    }
+}
+
+impl Split {
+    /// Keys that were reserved for the source.
+    fn reserve(&self) -> i64 {
+        self.boundary.saturating_sub(self.source.next().max(self.target.next())).max(0)
+    }
+
+    /// With less than a tenth of the reserve left nothing more is moved: a person needs time to make room.
+    fn least_room(&self) -> i64 {
+        (self.reserve() / 10).max(1)
+    }
 }
 
 /// Finalize: the target draws every key above all that either side has drawn, by the original increment.

@@ -3,8 +3,10 @@
 //! Must not hand out a connection through a transaction-pooling proxy: locks and settings would be someone else's.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -17,6 +19,11 @@ use crate::worker::error::{Error, Fault};
 const MIN_SERVER_VERSION: i32 = 130_000;
 /// How long a statement of ours waits for a lock unless it says otherwise: a queued lock of ours stops the application behind it.
 const LOCK_TIMEOUT: &str = "5s";
+
+/// How long a server may take to let us in, unless the URI has a `connect_timeout`.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A quiet connection is asked for a sign of life after this: a server that vanished is noticed in a minute, not in two hours.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What a session is for: whose database, what the database's own views show, and whether it may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,13 +134,29 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
     let mut config: Config =
         request.uri.parse().map_err(|_| unusable("it is not a connection URI of PostgreSQL".into()))?;
     config.application_name(&purpose.name);
-    let failed = |error: tokio_postgres::Error| Error::Connect { side, source: Fault::from(error) };
+    if config.get_keepalives_idle() > KEEPALIVE {
+        config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
+    }
+    let limit = config.get_connect_timeout().copied().unwrap_or(ANSWER_TIMEOUT);
+    let failed = |error: tokio_postgres::Error| match tls::failure(&error) {
+        Some(reason) => Error::Tls { side, reason },
+        // Found by the library, such as a password that the server asks for and the URI does not have.
+        None if error.to_string().starts_with("invalid configuration") => unusable(Fault::from(error).to_string()),
+        None => Error::Connect { side, source: Fault::from(error) },
+    };
+    // Over the whole conversation: a server, or what stands in its place, may take a connection and never say a word.
+    let silent = |_| {
+        let text = format!("the server did not answer within {} s", limit.as_secs());
+        Error::Connect { side, source: Fault::new(text) }
+    };
     let (client, connection) = if config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
+        let connecting = timeout(limit, config.connect(tokio_postgres::NoTls));
+        let (client, connection) = connecting.await.map_err(silent)?.map_err(failed)?;
         (client, tokio::spawn(drive(connection)))
     } else {
         let tls = MakeRustlsConnect::new(tls::client_config(&request).map_err(unusable)?);
-        let (client, connection) = config.connect(tls).await.map_err(failed)?;
+        let connecting = timeout(limit, config.connect(tls));
+        let (client, connection) = connecting.await.map_err(silent)?.map_err(failed)?;
         (client, tokio::spawn(drive(connection)))
     };
     client.batch_execute(&settings(&purpose)).await.map_err(failed)?;

@@ -15,6 +15,8 @@ use crate::worker::storage::{Storage, StorageError, Stored};
 /// Rows held in memory over all partitions; buffers may have twice this capacity.
 const MEMORY_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 1 << 20;
+/// What a table whose rows are all read may still hold.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// A partition that has rows, stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,17 @@ impl Spool {
         self.parts = parts;
         self.buffered = 0;
         written.map_err(scratch_error)
+    }
+
+    /// Keeps no more than a little in memory: the rows wait in the scratch files, while another table needs the memory.
+    pub async fn let_go(&mut self) -> Result<(), Error> {
+        if self.buffered > KEPT_BYTES {
+            self.spill().await?;
+        }
+        for part in &mut self.parts {
+            part.buffer.shrink_to_fit();
+        }
+        Ok(())
     }
 
     /// Writes each partition that has rows as a COPY file that stands for itself, named by `path`.

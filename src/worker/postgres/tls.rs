@@ -168,6 +168,36 @@ impl ServerCertVerifier for Lenient {
     }
 }
 
+/// What is wrong with TLS itself, as a sentence with the remedy; a connection that merely broke is none of that.
+pub fn failure(error: &tokio_postgres::Error) -> Option<String> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.to_string() == NO_TLS {
+            return Some(
+                "the server does not offer it; switch TLS on there, or leave sslmode=require (or verify-…) out of the URI in its Secret"
+                    .to_owned(),
+            );
+        }
+        let refused = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref())
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(problem)) = refused {
+            return Some(format!(
+                "its certificate is not accepted ({problem:?}); give its authority by sslrootcert, or name the server as its certificate does"
+            ));
+        }
+        if let Some(refused) = refused {
+            return Some(format!("{refused}; correct what the server offers, or what sslmode asks"));
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// What the client library says when a server answers the question for TLS with no; it has no code of its own.
+const NO_TLS: &str = "server does not support TLS";
+
 #[cfg(test)]
 mod tests {
     use super::*;

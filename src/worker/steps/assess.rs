@@ -116,7 +116,7 @@ impl Assessing<'_> {
                     "ForeignLedger",
                     session.side(),
                     format!(
-                        "The database is part of another migration, {}/{} (uid {}); finish or delete that one first.",
+                        "The database is part of another migration, {}/{} (uid {}); finish or delete that one first. If it is gone for good, drop schema godwit with cascade in both databases.",
                         owner.namespace, owner.name, owner.uid
                     ),
                 ));

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
+use tokio::task::JoinSet;
 
 use super::backup_include::{Include, find_includes, include_error};
 use super::backup_place::{Place, manifest_path, part_name, table_folder};
@@ -27,6 +28,11 @@ use crate::worker::{Error, Job};
 const LOCK_TRIES: usize = 5;
 
 pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
+    run_into(job, includes, None).await
+}
+
+/// The same with a number of partitions in the place of the one that the tables' size asks for.
+pub async fn run_into(job: &Job, includes: &[String], partitions: Option<u16>) -> Result<Report, Error> {
     let started = Instant::now();
     let storage = job.storage()?;
     let path = manifest_path(&job.input.migration, job.input.attempt);
@@ -36,7 +42,7 @@ pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     let includes = find_includes(&job.mounts.include, includes)?;
     let session = job.reader(Side::Source).await?;
     let snapshot = Snapshot::take(job, &session).await?;
-    let backup = Backup { job, session, place: Place::new(storage, &job.input, &snapshot.run) };
+    let backup = Backup { job, session, place: Place::new(storage, &job.input, &snapshot.run), partitions };
     let found = match backup.make(snapshot, includes).await {
         Ok(found) => found,
         // The run that came first has removed this one's files; what it made is this attempt's backup.
@@ -109,6 +115,7 @@ struct Backup<'j> {
     job: &'j Job,
     session: Session,
     place: Place,
+    partitions: Option<u16>,
 }
 
 impl Backup<'_> {
@@ -124,14 +131,9 @@ impl Backup<'_> {
         let scope = &snapshot.scope;
         self.job.progress.set_total(scope.tables().map(|table| table.estimated_rows).sum());
         let largest = scope.owned.iter().map(|owned| owned.table.bytes).max();
-        let partitions = partition_count(largest.unwrap_or(0));
+        let partitions = self.partitions.unwrap_or_else(|| partition_count(largest.unwrap_or(0)));
         let mut tables = self.write_owned(scope, partitions).await?;
-        for reference in &scope.reference {
-            let routed = Routed::of_table(&reference.table, reference.format);
-            let source = (&reference.table, &routed);
-            let files = self.write_table(source, 1, |_| Ok(0)).await?;
-            tables.push(table_backup(routed, files, None));
-        }
+        tables.extend(self.write_references(scope).await?);
         // Sequences know no snapshot: read behind the data, they are never behind it.
         let sequences = self.read_sequences(scope, &snapshot.catalog).await?;
         Ok(Manifest {
@@ -174,23 +176,38 @@ impl Backup<'_> {
         let shapes = Routed::of_scope(scope);
         let mut router = Router::new(&shapes, &scope.root_key, partitions);
         let mut tables = Vec::new();
+        // While a table is read the one before it is stored: the one waits for the server, the other for the storage.
+        let mut storing = Storing::new();
         for (at, (owned, routed)) in scope.owned.iter().zip(shapes).enumerate() {
             let source = (&owned.table, &routed);
             // One more, for the rows that reach no customer: they are kept too.
-            let files = self.write_table(source, partitions + 1, |row| router.route(at, row)).await?;
+            let spool = self.read_table(source, partitions + 1, |row| router.route(at, row)).await?;
             router.finish_table(at);
-            tables.push(table_backup(routed, files, Some(partitions)));
+            tables.extend(storing.finish().await?);
+            storing.begin(self.store(spool, &owned.table, partitions + 1), (routed, Some(partitions)));
+        }
+        tables.extend(storing.finish().await?);
+        Ok(tables)
+    }
+
+    async fn write_references(&self, scope: &Scope) -> Result<Vec<TableBackup>, Error> {
+        let mut tables = Vec::new();
+        for reference in &scope.reference {
+            let routed = Routed::of_table(&reference.table, reference.format);
+            let spool = self.read_table((&reference.table, &routed), 1, |_| Ok(0)).await?;
+            let files = self.store(spool, &reference.table, 1).await?;
+            tables.push(table_backup(routed, files, None));
         }
         Ok(tables)
     }
 
-    /// Reads a table once and stores its rows where `place` puts them.
-    async fn write_table(
+    /// Reads a table once, each row to where `place` puts it.
+    async fn read_table(
         &self,
         (table, routed): (&Table, &Routed),
         parts: u16,
         mut place: impl FnMut(&[u8]) -> Result<u16, RowError>,
-    ) -> Result<Vec<PartitionFile>, Error> {
+    ) -> Result<Spool, Error> {
         let reading = || Error::database(format!("read {}", table.name));
         let rows = |source: RowError| Error::Rows { source };
         let statement = copy_statement(table, routed);
@@ -209,13 +226,27 @@ impl Backup<'_> {
             self.job.progress.advance(framing.rows() - before);
         }
         framing.finish().map_err(rows)?;
+        // Two tables are under way at a time; only one of them may hold its rows in memory.
+        spool.let_go().await?;
+        Ok(spool)
+    }
+
+    fn store(
+        &self,
+        spool: Spool,
+        table: &Table,
+        parts: u16,
+    ) -> impl Future<Output = Result<Vec<PartitionFile>, Error>> + Send + 'static {
         let folder = self.place.path(&table_folder(&table.name));
-        let named = |partition: u16| format!("{folder}/{}.copy", part_name(partition, parts));
-        let stored = spool.store(&self.place.storage, named).await?;
-        Ok(stored
-            .into_iter()
-            .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
-            .collect())
+        let storage = self.place.storage.clone();
+        async move {
+            let named = |partition: u16| format!("{folder}/{}.copy", part_name(partition, parts));
+            let stored = spool.store(&storage, named).await?;
+            Ok(stored
+                .into_iter()
+                .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })
+                .collect())
+        }
     }
 
     async fn read_sequences(&self, scope: &Scope, catalog: &Catalog) -> Result<Vec<SequenceBackup>, Error> {
@@ -244,6 +275,36 @@ impl Backup<'_> {
             stored.push(IncludeBackup { name, files });
         }
         Ok(stored)
+    }
+}
+
+/// The table whose rows are being stored, if there is one; given up when dropped.
+struct Storing {
+    task: JoinSet<Result<Vec<PartitionFile>, Error>>,
+    of: Option<(Routed, Option<u16>)>,
+}
+
+impl Storing {
+    fn new() -> Self {
+        Self { task: JoinSet::new(), of: None }
+    }
+
+    fn begin(
+        &mut self,
+        store: impl Future<Output = Result<Vec<PartitionFile>, Error>> + Send + 'static,
+        of: (Routed, Option<u16>),
+    ) {
+        self.task.spawn(store);
+        self.of = Some(of);
+    }
+
+    async fn finish(&mut self) -> Result<Option<TableBackup>, Error> {
+        let (Some(ended), Some((routed, unowned))) = (self.task.join_next().await, self.of.take()) else {
+            return Ok(None);
+        };
+        let failed =
+            |error| Error::File { attempted: "store the rows of a table".into(), source: std::io::Error::other(error) };
+        Ok(Some(table_backup(routed, ended.map_err(failed)??, unowned)))
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::time::Instant;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{SimpleQueryMessage, Transaction};
 
-use super::reporting::{milliseconds, signed};
-use crate::contract::{Owner, Report, ReportResult, Severity, Side};
+use super::reporting::{blocker, milliseconds, signed};
+use crate::contract::{Owner, Report, ReportResult, Severity, Side, exit};
 use crate::worker::postgres::identifier::quote_literal;
 use crate::worker::postgres::{closure, ledger};
 use crate::worker::{Error, Job};
@@ -29,7 +30,7 @@ pub async fn sql(job: &Job, side: Side, query: &str, timeout_seconds: u32) -> Re
         quote_literal(cohort)
     );
     transaction.batch_execute(&settings).await.map_err(failed())?;
-    let texts = first_column(&transaction, query).await.map_err(failed())?;
+    let texts = first_column(&transaction, query).await.map_err(refused_write)?;
     // Never committed: whatever the query opened or locked ends here.
     transaction.rollback().await.map_err(failed())?;
     let mut report = Report::new(ReportResult::Pass);
@@ -39,6 +40,15 @@ pub async fn sql(job: &Job, side: Side, query: &str, timeout_seconds: u32) -> Re
     report.counts.insert("rows".into(), signed(texts.len() as u64));
     report.timings.insert("query".into(), milliseconds(started));
     Ok(report)
+}
+
+/// A function in the query may try to write, which the server refuses: no repetition makes that better.
+fn refused_write(error: tokio_postgres::Error) -> Error {
+    if error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+        return Error::database("run the check's query")(error);
+    }
+    let told = "The check's query writes, by a function that it calls, and a check may only read; ask for the value without that function.";
+    Error::refused(exit::MISCONFIGURED, blocker("CheckWrites", "spec.checks", told))
 }
 
 async fn first_column(

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::reporting::blocker;
-use crate::contract::{Identity, Owner, Report, ReportResult, exit};
+use crate::contract::{Finding, Identity, Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Catalog, Scope, Table, entry};
 use crate::worker::postgres::restore_point::Reference;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{catalog, fence, rights};
+use crate::worker::postgres::{catalog, fence, rights, sequence, split};
 use crate::worker::{Error, Job};
 
 /// Both databases, each with the token of this attempt.
@@ -55,6 +55,13 @@ impl<'j> Cohort<'j> {
     /// Opens both sides, checks the ledgers and takes the tokens.
     pub async fn open(job: &'j Job) -> Result<(Self, Sides), Error> {
         let identity = job.cohort()?;
+        Self::find(job).await?.ok_or_else(|| ledger::unknown_cohort(identity))
+    }
+
+    /// The same; `None` for a cohort that neither ledger knows, because its Select ended before it recorded anything. The tokens are
+    /// taken all the same, so it will not record anything later either.
+    pub async fn find(job: &'j Job) -> Result<Option<(Self, Sides)>, Error> {
+        let identity = job.cohort()?;
         let (source, target) = futures::try_join!(job.source(), job.target())?;
         ledger::require(&target, &job.input.migration).await?;
         ledger::require(&source, &job.input.migration).await?;
@@ -63,12 +70,16 @@ impl<'j> Cohort<'j> {
         let source_token = token::take(&source, &identity.uid, attempt).await?;
         let (source_catalog, scope) = job.scope(&source).await?;
         let target_catalog = catalog::read_catalog(&target).await?;
-        let ownership = ledger::require_cohort(&*target, identity).await?;
+        let Some(ownership) = ledger::cohort(&*target, identity).await? else {
+            let on_source = ledger::cohort(&*source, identity).await?;
+            refuse_lost((job, identity), on_source.as_ref())?;
+            return Ok(None);
+        };
         let remainder = is_remainder(&target, identity).await?;
         let cohort = Self { job, identity, entry: ownership.entry, remainder, scope, source_catalog, target_catalog };
         let sides = Sides { source, target, source_token, target_token };
         cohort.refuse_older_ledger(&ownership)?;
-        Ok((cohort, sides))
+        Ok(Some((cohort, sides)))
     }
 
     /// An acknowledged change of owner that is gone means that a database was set back: nothing may be built on it.
@@ -129,6 +140,12 @@ impl<'j> Cohort<'j> {
         session.number("count the cohort's customers", &count).await
     }
 
+    /// A finding for each sequence from which both sides are about to draw the same keys: then nothing more is moved.
+    pub async fn keys_about_to_meet(&self, sides: &Sides) -> Result<Vec<Finding>, Error> {
+        let splits = split::load(&sides.target, &self.job.input.migration.uid).await?;
+        sequence::watch(&sides.source, &sides.target, &splits).await
+    }
+
     /// A report with the cohort's ownership as the ledgers have it now.
     pub async fn report(&self, sides: &Sides, result: ReportResult) -> Result<Report, Error> {
         let ownership = ledger::ownership(&*sides.target, self.entry).await?;
@@ -144,6 +161,14 @@ impl<'j> Cohort<'j> {
     pub async fn note(&self, sides: &Sides, event: &str, detail: serde_json::Value) -> Result<(), Error> {
         ledger::note(&*sides.target, self.job.attempt_key(), event, &detail).await
     }
+}
+
+/// Select writes the target's ledger first: a cohort that the source or the operator knows was there, and is lost.
+fn refuse_lost((job, identity): (&Job, &Identity), on_source: Option<&Ownership>) -> Result<(), Error> {
+    if on_source.is_none() && job.input.epoch == 0 {
+        return Ok(());
+    }
+    Err(ledger::unknown_cohort(identity))
 }
 
 /// Select records what it was asked for; only the remainder takes the entries of everybody with it.

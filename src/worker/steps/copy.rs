@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::cohort::{Cohort, Sides, merge_sum};
 use super::reporting::{blocker, milliseconds, signed};
-use super::{references, resume, snapshot};
+use super::validate::refuse;
+use super::{fill, references, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::relay::{Rows, Shape};
 use crate::worker::postgres::row::Sum;
-use crate::worker::postgres::{closure, identifier::TableName};
+use crate::worker::postgres::{bare, closure, identifier::TableName};
 use crate::worker::{Error, Job};
 
 /// A shared row that appeared on the source after the last look is no reason to give up.
@@ -37,6 +38,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
     cohort.refuse_firing(&sides.target).await?;
+    refuse(cohort.keys_about_to_meet(&sides).await?)?;
     let shared = references::bring(&cohort, &mut sides, None).await?;
     for session in [&sides.source, &sides.target] {
         session.run("analyse the members", "analyze godwit.member").await?;
@@ -47,14 +49,11 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     for state in done.values() {
         job.progress.advance(rows_of(state));
     }
-    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
-        copy_chunk(&cohort, &mut sides, &ownership, *chunk).await?;
-        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
-        if (number + 1).is_power_of_two() {
-            analyze(&cohort, &sides).await?;
-        }
+    if fills_bare_tables(&cohort, &mut sides, (&chunks, &done)).await? {
+        fill::run(&cohort, &mut sides, &ownership, &chunks).await?;
+    } else {
+        copy_chunks(&cohort, &mut sides, &ownership, (&chunks, &done)).await?;
     }
-    analyze(&cohort, &sides).await?;
     let states = finished(&cohort, &sides).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     let rows: u64 = states.values().map(rows_of).sum();
@@ -69,6 +68,45 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     }
     report.timings.insert("copy".into(), milliseconds(started));
     Ok(report)
+}
+
+/// Whether the tables are bare for this cohort's rows, or can be: worth it where more than one chunk has to land.
+async fn fills_bare_tables(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    (chunks, done): (&BTreeSet<i32>, &BTreeMap<i32, ChunkState>),
+) -> Result<bool, Error> {
+    if bare::waiting(&*sides.target, cohort.subject()).await?.is_some() {
+        return Ok(true);
+    }
+    if chunks.len() < 2 || !done.is_empty() {
+        return Ok(false);
+    }
+    let catalogue = (&cohort.scope, &cohort.target_catalog);
+    let laid_bare = bare::lay_bare(&mut sides.target, &sides.target_token, catalogue).await?;
+    Ok(laid_bare.is_some())
+}
+
+async fn copy_chunks(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    ownership: &Ownership,
+    (chunks, done): (&BTreeSet<i32>, &BTreeMap<i32, ChunkState>),
+) -> Result<(), Error> {
+    let mut since_analyzed = 0;
+    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
+        copy_chunk(cohort, sides, ownership, *chunk).await?;
+        since_analyzed += 1;
+        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
+        if (number + 1).is_power_of_two() {
+            analyze(cohort, sides).await?;
+            since_analyzed = 0;
+        }
+    }
+    if since_analyzed > 0 {
+        analyze(cohort, sides).await?;
+    }
+    Ok(())
 }
 
 /// Only the source's rows are copied; a cohort that went over already has newer rows on the target.
@@ -182,7 +220,7 @@ async fn land_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownershi
 }
 
 /// Each landed row must lead to a customer of the chunk, and the customers must have no other rows.
-async fn prove_reached(landing: &Landing<'_>, table: &TableName, count: &str, landed: u64) -> Result<(), Error> {
+pub async fn prove_reached(landing: &Landing<'_>, table: &TableName, count: &str, landed: u64) -> Result<(), Error> {
     let reached: i64 = landing
         .query_one(count, &[])
         .await

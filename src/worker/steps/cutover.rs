@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::json;
+use tokio_postgres::Transaction;
 
 use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
 use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
-use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side};
+use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side, exit};
+use crate::worker::postgres::checksum::{Checksums, Verdict};
 use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
@@ -40,14 +42,28 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
     // Where the fence is closed already, somebody waits: straight on.
     if !closed {
         let started = Instant::now();
-        approach(&cohort, &mut sides, &ownership).await?;
+        if let Err(error) = approach(&cohort, &mut sides, &ownership).await {
+            return refusal(&cohort, &sides, error).await;
+        }
         timings.insert("approach", milliseconds(started));
     }
     let restore = RestoreWriter::new(&storage, cohort.subject(), job.input.attempt);
     if let Err(error) = cross(&cohort, &mut sides, (checks, restore), &mut timings).await {
-        return Err(turn_back(&cohort, &mut sides, error).await);
+        let error = turn_back(&cohort, &mut sides, error).await;
+        return refusal(&cohort, &sides, error).await;
     }
     report(&cohort, &sides, timings).await
+}
+
+/// A no tells whom the cohort belongs to: without that the operator would have to assume that anything may have happened,
+/// and keep the cohort's users waiting.
+async fn refusal(cohort: &Cohort<'_>, sides: &Sides, error: Error) -> Result<Report, Error> {
+    let Error::Refused { exit: exit::DATA_DIFFERS, findings } = error else {
+        return Err(error);
+    };
+    let mut report = cohort.report(sides, ReportResult::Fail).await?;
+    report.findings = findings;
+    Ok(report)
 }
 
 /// What took how long, in milliseconds.
@@ -71,6 +87,7 @@ async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership)
         outcome => drop(outcome?),
     }
     refuse(sequences(cohort, sides).await?)?;
+    refuse(cohort.keys_about_to_meet(sides).await?)?;
     let target = snapshot::of(&mut sides.target).await?;
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     closure::refuse(&closure::of_whole_tables(&target, catalogue).await?)
@@ -119,11 +136,14 @@ async fn bring(
     ownership: &Ownership,
     restore: Option<&mut RestoreWriter<'_>>,
 ) -> Result<Brought, Error> {
-    let portions = Portion::of_entry(&cohort.scope, cohort.entry);
+    let mut portions = Portion::of_entry(&cohort.scope, cohort.entry);
     let expected = expected(cohort, sides).await?;
     let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
     landing.pass(ownership).await?;
+    // Before the pause it is enough that the servers agree; inside it every row is read, for the proof and for the restore point.
+    let agreed =
+        if restore.is_none() { agreed(cohort, (&source, &*landing), &mut portions).await? } else { Vec::new() };
     let bringing = Bringing {
         source: &source,
         landing: &landing,
@@ -132,13 +152,37 @@ async fn bring(
         extra: Extra::Remove,
         expected: Some(&expected),
     };
-    let brought = bringing.bring(&portions, restore).await?;
+    let mut brought = bringing.bring(&portions, restore).await?;
+    for name in agreed {
+        let sum = expected.get(&name).copied().unwrap_or_default();
+        brought.tables.insert(name, sum);
+    }
     cohort.job.progress.advance(brought.rows());
     let state =
         serde_json::to_value(&brought).map_err(|source| Error::Json { what: "the sums of the cohort", source })?;
     ledger::set_checkpoint(&*landing, (cohort.subject(), "copy", TOTAL_PART), &state).await?;
     landing.commit().await?;
     Ok(brought)
+}
+
+/// Takes out the portions for which the servers' checksums agree, and returns their tables.
+async fn agreed(
+    cohort: &Cohort<'_>,
+    both: (&Transaction<'_>, &Transaction<'_>),
+    portions: &mut Vec<Portion<'_>>,
+) -> Result<Vec<String>, Error> {
+    let versions = (cohort.source_catalog.server_version, cohort.target_catalog.server_version);
+    let tables = cohort.scope.owned.iter().map(|owned| &owned.table);
+    let checksums = Checksums::open(both, versions, tables).await?;
+    let (mut agreed, mut left) = (Vec::new(), Vec::new());
+    for portion in portions.drain(..) {
+        match checksums.compare(&portion).await? {
+            Verdict::Agree { .. } => agreed.push(portion.name()),
+            _ => left.push(portion),
+        }
+    }
+    *portions = left;
+    Ok(agreed)
 }
 
 /// The restore point is in the ledger before the target may write: Return must find it.

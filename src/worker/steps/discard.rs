@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::cohort::{Cohort, Sides};
 use super::removal::{self, Members};
 use super::reporting::{blocker, milliseconds};
-use super::resume;
+use super::{fill, resume, select};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger;
 use crate::worker::{Error, Job};
@@ -18,13 +18,27 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 
 async fn attempt(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
-    let (cohort, mut sides) = Cohort::open(job).await?;
+    let Some((cohort, mut sides)) = Cohort::find(job).await? else {
+        return Ok(nothing_there());
+    };
+    select::complete_registration(&cohort, &mut sides).await?;
     give_back(&cohort, &mut sides).await?;
+    fill::undo(&cohort, &mut sides).await?;
     let removed = removal::remove(&cohort, &mut sides, Members::Release).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     removal::counted(&mut report, removed);
     report.timings.insert("discard".into(), milliseconds(started));
     Ok(report)
+}
+
+/// Select ended before it recorded anything: there is nothing to take back.
+fn nothing_there() -> Report {
+    let mut report = Report::new(ReportResult::Pass);
+    report.owner = Some(Owner::Source);
+    report.epoch = Some(0);
+    report.counts.insert("customers".into(), 0);
+    removal::counted(&mut report, 0);
+    report
 }
 
 /// A cutover that was given up before its decision may have left the fence closed.

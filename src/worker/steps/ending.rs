@@ -4,11 +4,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::contract::{Identity, Report};
+use crate::contract::{Identity, MAX_REPORT_BYTES, Report};
 use crate::worker::postgres::ledger;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
 use crate::worker::postgres::{fence, sequence, split};
+use crate::worker::storage::StorageError;
 use crate::worker::{Error, Job};
 
 /// The ledger's tables whose rows are worth keeping; members are customers' keys and stay out.
@@ -52,6 +53,29 @@ pub async fn store_archive(
     report.digest = Some(stored.digest);
     report.evidence_uri = Some(stored.path);
     Ok(())
+}
+
+/// Where a step that drops the ledger keeps its report: a repeated attempt finds none in the ledger.
+fn last_word_path(job: &Job) -> String {
+    format!("{}/{}/report.json", job.step(), job.subject())
+}
+
+/// Stored before the first ledger goes.
+pub async fn store_last_word(job: &Job, report: &Report) -> Result<(), Error> {
+    let text = serde_json::to_vec(report).map_err(|source| Error::Json { what: "the last report", source })?;
+    job.storage()?.put_bytes(&last_word_path(job), text).await?;
+    Ok(())
+}
+
+/// What an earlier attempt of this step had to tell before it left the ledgers.
+pub async fn last_word(job: &Job) -> Result<Option<Report>, Error> {
+    match job.storage()?.get_bytes(&last_word_path(job), MAX_REPORT_BYTES as u64).await {
+        Ok(text) => {
+            serde_json::from_slice(&text).map(Some).map_err(|source| Error::Json { what: "the last report", source })
+        }
+        Err(StorageError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The ledger's rows as JSON, for the record.

@@ -18,26 +18,35 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
     let mut target = job.target().await?;
     let source_has = ending::has_ledger(&source, migration).await?;
     let target_has = ending::has_ledger(&target, migration).await?;
-    let mut report = Report::new(ReportResult::Pass);
+    let last_word = if source_has { None } else { ending::last_word(job).await? };
+    // The source is left first: without its ledger an earlier attempt came that far, and what it had to tell is told again.
+    let (mut report, is_told) = last_word.map_or((Report::new(ReportResult::Pass), false), |report| (report, true));
     if target_has {
         refuse_unfinished(&target).await?;
         ending::take_over(&target, job.subject(), job.input.attempt).await?;
         if source_has {
             ending::take_over(&source, job.subject(), job.input.attempt).await?;
         }
+    }
+    if target_has && !is_told {
         let of_source = source_has.then_some(&source);
         ending::store_archive(job, (of_source, &target), &mut report).await?;
     }
     let joined =
         ending::join_sequences(source_has.then_some(&mut source), target_has.then_some(&mut target), job.subject())
             .await?;
-    // The source first: while the target still has its ledger, the next attempt knows that there is something left to do.
+    if !is_told {
+        report.counts.insert("sequencesJoined".into(), signed(joined));
+        report.timings.insert("finalize".into(), milliseconds(started));
+        if target_has {
+            ending::store_last_word(job, &report).await?;
+        }
+    }
+    // While the target still has its ledger, the next attempt knows that there is something left to do.
     for session in [&mut source, &mut target] {
         ending::leave(session).await?;
         job.progress.advance(1);
     }
-    report.counts.insert("sequencesJoined".into(), signed(joined));
-    report.timings.insert("finalize".into(), milliseconds(started));
     Ok(report)
 }
 

@@ -13,6 +13,7 @@ pub mod cutover;
 pub mod discard;
 mod ending;
 pub mod evidence;
+mod fill;
 pub mod finalize;
 pub mod freeze;
 pub mod newborn;

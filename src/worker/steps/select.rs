@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Transaction;
 
+use super::cohort::{Cohort, Sides};
 use super::reporting::{blocker, finding, milliseconds, signed};
 use super::selection::{Choice, Selecting, choose};
 use crate::contract::{Finding, Identity, Owner, Report, ReportResult, Selection, Severity, exit};
@@ -224,6 +225,19 @@ async fn mirror(
     let drain = fence::change_members(source, token, &entries).await?;
     record(&drain, cohort, decision).await?;
     drain.commit().await.map_err(Error::database("record the selection"))
+}
+
+/// Enters the cohort in the source's ledger, without members, where Select ended between the two ledgers: what goes back needs both.
+pub async fn complete_registration(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
+    if ledger::cohort(&*sides.source, cohort.identity).await?.is_some() {
+        return Ok(());
+    }
+    let failed = || Error::database("register the cohort");
+    let transaction = sides.source.transaction().await.map_err(failed())?;
+    token::hold(&transaction, &sides.source_token).await?;
+    free_name(&transaction, cohort.identity).await?;
+    register(&transaction, cohort.entry, cohort.identity).await?;
+    transaction.commit().await.map_err(failed())
 }
 
 async fn copy_members(

@@ -5,7 +5,7 @@
 use tokio_postgres::{IsolationLevel, Transaction};
 
 use super::reporting::{blocker, signed};
-use crate::contract::{Finding, Selection, Side, exit};
+use crate::contract::{Finding, Selection, Side, code, exit};
 use crate::worker::postgres::group::{Customers, Groups, each_row, read_customers, read_links, spread};
 use crate::worker::postgres::identifier::quote_identifier;
 use crate::worker::postgres::model::{Scope, entry};
@@ -107,7 +107,7 @@ fn finish(
     if chosen.is_empty() && !remainder {
         return Err(refusal(
             selecting,
-            "SelectionEmpty",
+            code::SELECTION_EMPTY,
             "No customer is left that this selection means; correct spec.select, or remove the cohort.".into(),
         ));
     }
@@ -163,7 +163,7 @@ async fn named(snapshot: &Transaction<'_>, select: &str, customers: &Customers) 
         return Err(Error::refused(
             exit::DATA_DIFFERS,
             blocker(
-                "KeysUnknown",
+                code::KEYS_UNKNOWN,
                 "spec.select.keysFrom",
                 format!("{unknown} of the named keys belong to no customer; correct the query."),
             ),
@@ -183,7 +183,7 @@ fn refuse_overlap(selecting: &Selecting<'_>, named: &[usize], entries: &[i32]) -
     let message = format!(
         "{taken} of the named customers are in another cohort, or were the target's own; leave them out of the query."
     );
-    Err(refusal(selecting, "CohortOverlap", message))
+    Err(refusal(selecting, code::COHORT_OVERLAP, message))
 }
 
 fn refusal(selecting: &Selecting<'_>, code: &str, message: String) -> Error {

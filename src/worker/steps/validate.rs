@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use tokio_postgres::Transaction;
+
 use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, merge_sum};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::reporting::{blocker, milliseconds, signed};
 use super::{pairs, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Severity, exit};
+use crate::worker::postgres::checksum::{Checksums, Verdict};
 use crate::worker::postgres::difference::{Brought, Origin, Portion, Sides as Compared};
 use crate::worker::postgres::keys::{Counts, KeyTable};
 use crate::worker::postgres::ledger;
@@ -35,6 +38,7 @@ pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair])
     let expected = expected(cohort, sides).await?;
     let mut evidence = Evidence::new(cohort.job);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
+    findings.extend(cohort.keys_about_to_meet(sides).await?);
     let rows = rows(cohort, sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
     findings.extend(references(cohort, sides, &mut evidence).await?);
@@ -51,6 +55,7 @@ pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair])
         ("differences", blockers as u64),
         // What the source wrote since the copy: expected while it keeps moving, and brought by Cutover.
         ("drift", rows.drift.total()),
+        ("tablesSummed", rows.summed),
     ] {
         report.counts.insert(name.into(), signed(count));
     }
@@ -117,9 +122,12 @@ pub async fn expected(cohort: &Cohort<'_>, sides: &Sides) -> Result<BTreeMap<Str
 struct RowsCompared {
     findings: Vec<Finding>,
     drift: Counts,
+    /// Tables for which the servers' checksums were enough.
+    summed: u64,
 }
 
-/// Both sides read at once: the target against what landed (strict), the source against the target (drift).
+/// The servers' own checksums first: where they agree, both sides hold the same rows and nothing has to travel. A table that
+/// differs is read: the target against what landed (strict), the source against the target (drift).
 async fn rows(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
@@ -128,33 +136,64 @@ async fn rows(
 ) -> Result<RowsCompared, Error> {
     let source = snapshot::of(&mut sides.source).await?;
     let target = snapshot::of(&mut sides.target).await?;
-    let compared = Compared { original: Origin::Database(&source), copy: Origin::Database(&target) };
+    let versions = (cohort.source_catalog.server_version, cohort.target_catalog.server_version);
+    let owned = cohort.scope.owned.iter().map(|owned| &owned.table);
+    let checksums = Checksums::open((&source, &target), versions, owned).await?;
     let mut outcome = RowsCompared::default();
     for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
-        let digests = compared.compare(portion, None).await?;
-        let copied = digests.1.total();
-        cohort.job.progress.advance(copied.rows);
-        let differs = expected.get(&portion.name()) != Some(&copied);
-        if digests.0.agrees_with(&digests.1) && !differs {
+        let landed = expected.get(&portion.name()).copied();
+        let verdict = checksums.compare(portion).await?;
+        if let Verdict::Agree { rows } = verdict
+            && landed.is_some_and(|landed| landed.rows == rows)
+        {
+            cohort.job.progress.advance(rows);
+            outcome.summed += 1;
             continue;
         }
-        let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
-        if differs {
-            evidence.keys(&target, &keys).await?;
-            outcome.findings.push(blocker(
-                "RowsDiffer",
-                &portion.name(),
-                format!(
-                    "The target does not hold the rows that were copied; the evidence file lists the {} keys that differ from the source.",
-                    counts.total()
-                ),
-            ));
-        } else {
-            outcome.drift.merge(counts);
+        let read = read_table(((&source, &target), portion), number, verdict).await?;
+        cohort.job.progress.advance(read.copied.rows);
+        if landed == Some(read.copied) {
+            outcome.drift.merge(read.counts);
+            continue;
         }
+        evidence.keys(&target, &read.keys).await?;
+        outcome.findings.push(blocker(
+            "RowsDiffer",
+            &portion.name(),
+            format!(
+                "The target does not hold the rows that were copied; the evidence file lists the {} keys that differ from the source.",
+                read.counts.total()
+            ),
+        ));
     }
     Ok(outcome)
+}
+
+/// What reading a table says: all of the target's rows, and the keys whose rows differ.
+struct TableRead {
+    copied: Sum,
+    keys: KeyTable,
+    counts: Counts,
+}
+
+async fn read_table(
+    ((source, target), portion): ((&Transaction<'_>, &Transaction<'_>), &Portion<'_>),
+    number: usize,
+    verdict: Verdict,
+) -> Result<TableRead, Error> {
+    let compared = Compared { original: Origin::Database(source), copy: Origin::Database(target) };
+    let keys = KeyTable::create(target, portion.table, portion.shape, number).await?;
+    if let Verdict::DifferAt { select } = verdict {
+        let place = Portion { select, ..portion.clone() };
+        let digests = compared.compare(&place, None).await?;
+        let counts = compared.note(&place, &digests, &[(target, &keys)]).await?;
+        if counts.total() > 0 {
+            return Ok(TableRead { copied: compared.copy.sum(portion).await?, keys, counts });
+        }
+    }
+    let digests = compared.compare(portion, None).await?;
+    let counts = compared.note(portion, &digests, &[(target, &keys)]).await?;
+    Ok(TableRead { copied: digests.1.total(), keys, counts })
 }
 
 /// Closure of the cohort's rows and of whole tables, checks, constraints out of force, sequences behind, the fences.

@@ -1,57 +1,24 @@
 //! Metrics of the operator: the stock controller names that dashboards query already, and `godwit_*` about the objects.
 //! Written by `controller/`, read by `server.rs`. No label ever holds customer data, a message or an error's text.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod objects;
+mod process;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use prometheus_client::collector::Collector;
+use std::sync::Arc;
+
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::{MetricType, counter::ConstCounter};
 use prometheus_client::registry::Registry;
 
-use crate::api::status::{CheckStatus, Evidence, RollbackStatus};
+use crate::api::status::{CheckStatus, RollbackStatus};
 use crate::api::{Cohort, CohortStatus, Migration, MigrationStatus};
+use objects::Objects;
+use process::Process;
 
 type Labels = Vec<(&'static str, String)>;
-
-/// Cohorts that have series of their own; the rest is counted.
-const MAX_COHORTS: usize = 2_000;
-/// Phases as the status documents them, for the state sets.
-const MIGRATION_PHASES: &[&str] = &[
-    "Pending",
-    "Assessing",
-    "BackingUp",
-    "VerifyingBackup",
-    "Preparing",
-    "Moving",
-    "Holding",
-    "Finalizing",
-    "Completed",
-    "Reverting",
-    "RolledBack",
-    "Stalled",
-    "Paused",
-];
-const COHORT_PHASES: &[&str] = &[
-    "Pending",
-    "Selecting",
-    "Copying",
-    "Validating",
-    "Holding",
-    "CuttingOver",
-    "Soaking",
-    "Done",
-    "Reverting",
-    "RolledBack",
-    "Stalled",
-    "Paused",
-];
 
 /// How a pass ended, in controller-runtime's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,17 +171,7 @@ impl Metrics {
         let name = migration.metadata.name.clone().unwrap_or_default();
         self.count_gates(&namespace, &before.checks, &status.checks);
         self.count_rollback(&namespace, before.rollback.as_ref(), status.rollback.as_ref());
-        let secret = |side: fn(&crate::api::migration::PostgresEngine) -> &str| {
-            migration.spec.engine.postgres.as_ref().map(|engine| side(engine).to_owned())
-        };
-        let facts = MigrationFacts {
-            source: secret(|engine| &engine.source.uri_from.secret_key_ref.name).unwrap_or_default(),
-            target: secret(|engine| &engine.target.uri_from.secret_key_ref.name).unwrap_or_default(),
-            phase: status.phase.clone().unwrap_or_default(),
-            conditions: conditions(&status.conditions),
-            backup_time: time_of(&status.evidence, "Backup"),
-        };
-        self.objects.migrations().insert((namespace, name), facts);
+        self.objects.show_migration((namespace, name), migration, status);
     }
 
     pub fn show_cohort(&self, cohort: &Cohort, before: &CohortStatus) {
@@ -225,23 +182,15 @@ impl Metrics {
         let name = cohort.metadata.name.clone().unwrap_or_default();
         self.count_gates(&namespace, &before.checks, &status.checks);
         self.count_rollback(&namespace, before.rollback.as_ref(), status.rollback.as_ref());
-        let facts = CohortFacts {
-            migration: cohort.spec.migration_ref.name.clone(),
-            phase: status.phase.clone().unwrap_or_default(),
-            conditions: conditions(&status.conditions),
-            mismatches: count_of(&status.evidence, "Validation", "differences"),
-        };
-        self.objects.cohorts().insert((namespace, name), facts);
+        self.objects.show_cohort((namespace, name), cohort, status);
     }
 
     pub fn forget_migration(&self, namespace: &str, name: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.objects.migrations().remove(&key);
+        self.objects.forget_migration(&(namespace.to_owned(), name.to_owned()));
     }
 
     pub fn forget_cohort(&self, namespace: &str, name: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.objects.cohorts().remove(&key);
+        self.objects.forget_cohort(&(namespace.to_owned(), name.to_owned()));
     }
 
     fn count_gates(&self, namespace: &str, before: &[CheckStatus], after: &[CheckStatus]) {
@@ -288,173 +237,6 @@ fn asked_by(id: &str) -> &'static str {
         Some("migration") => "migration",
         Some("deleted") => "deletion",
         _ => "command",
-    }
-}
-
-fn conditions(conditions: &[Condition]) -> Vec<(String, String)> {
-    let pairs = conditions.iter();
-    pairs.map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
-}
-
-fn time_of(evidence: &[Evidence], name: &str) -> Option<i64> {
-    let found = evidence.iter().find(|evidence| evidence.name == name)?;
-    Some(found.time.0.as_second())
-}
-
-fn count_of(evidence: &[Evidence], name: &str, count: &str) -> Option<i64> {
-    let found = evidence.iter().find(|evidence| evidence.name == name)?;
-    let count = found.counts.iter().find(|one| one.name == count)?;
-    Some(count.value)
-}
-
-type Name = (String, String);
-
-#[derive(Debug)]
-struct MigrationFacts {
-    source: String,
-    target: String,
-    phase: String,
-    conditions: Vec<(String, String)>,
-    backup_time: Option<i64>,
-}
-
-#[derive(Debug)]
-struct CohortFacts {
-    migration: String,
-    phase: String,
-    conditions: Vec<(String, String)>,
-    mismatches: Option<i64>,
-}
-
-/// Every object's series, made from its last recorded status at each scrape: an object that is gone has none.
-#[derive(Debug, Default)]
-struct Objects {
-    migrations: Mutex<BTreeMap<Name, MigrationFacts>>,
-    cohorts: Mutex<BTreeMap<Name, CohortFacts>>,
-}
-
-type Guard<'a, T> = std::sync::MutexGuard<'a, BTreeMap<Name, T>>;
-type Series = Vec<(Labels, i64)>;
-
-impl Objects {
-    fn migrations(&self) -> Guard<'_, MigrationFacts> {
-        self.migrations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cohorts(&self) -> Guard<'_, CohortFacts> {
-        self.cohorts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn encode_migrations(&self, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
-        let (mut info, mut states, mut phases, mut backups) = Default::default();
-        for ((namespace, name), facts) in self.migrations().iter() {
-            let own = || vec![("namespace", namespace.clone()), ("migration", name.clone())];
-            let mut systems = own();
-            systems.push(("source", facts.source.clone()));
-            systems.push(("target", facts.target.clone()));
-            push(&mut info, systems, 1);
-            add_conditions(&mut states, &own, &facts.conditions);
-            add_phases(&mut phases, &own, MIGRATION_PHASES, &facts.phase);
-            if let Some(time) = facts.backup_time {
-                push(&mut backups, own(), time);
-            }
-        }
-        gauges(encoder, "godwit_migration_info", "A migration and its two systems", &info)?;
-        gauges(encoder, "godwit_migration_status_condition", "Conditions of a migration", &states)?;
-        gauges(encoder, "godwit_migration_phase", "1 for the phase of a migration", &phases)?;
-        let help = "When the last backup succeeded";
-        gauges(encoder, "godwit_backup_last_success_timestamp_seconds", help, &backups)
-    }
-
-    fn encode_cohorts(&self, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
-        let (mut states, mut phases, mut mismatches) = Default::default();
-        let cohorts = self.cohorts();
-        for ((namespace, name), facts) in cohorts.iter().take(MAX_COHORTS) {
-            let own = || {
-                vec![("namespace", namespace.clone()), ("migration", facts.migration.clone()), ("cohort", name.clone())]
-            };
-            add_conditions(&mut states, &own, &facts.conditions);
-            add_phases(&mut phases, &own, COHORT_PHASES, &facts.phase);
-            if let Some(count) = facts.mismatches {
-                push(&mut mismatches, own(), count);
-            }
-        }
-        gauges(encoder, "godwit_cohort_status_condition", "Conditions of a cohort", &states)?;
-        gauges(encoder, "godwit_cohort_phase", "1 for the phase of a cohort", &phases)?;
-        let help = "Differences found by the last validation";
-        gauges(encoder, "godwit_validation_mismatches", help, &mismatches)?;
-        let dropped = cohorts.len().saturating_sub(MAX_COHORTS);
-        let dropped = vec![(Labels::new(), i64::try_from(dropped).unwrap_or(i64::MAX))];
-        let help = "Cohorts without series of their own because there are too many";
-        gauges(encoder, "godwit_series_dropped", help, &dropped)
-    }
-}
-
-impl Collector for Objects {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        self.encode_migrations(&mut encoder)?;
-        self.encode_cohorts(&mut encoder)
-    }
-}
-
-fn push(series: &mut Series, labels: Labels, value: i64) {
-    series.push((labels, value));
-}
-
-fn add_conditions(series: &mut Series, own: &dyn Fn() -> Labels, conditions: &[(String, String)]) {
-    for (kind, status) in conditions {
-        for possible in ["True", "False", "Unknown"] {
-            let mut labels = own();
-            labels.push(("type", kind.clone()));
-            labels.push(("status", possible.to_lowercase()));
-            push(series, labels, i64::from(status == possible));
-        }
-    }
-}
-
-fn add_phases(series: &mut Series, own: &dyn Fn() -> Labels, phases: &[&str], current: &str) {
-    for phase in phases {
-        let mut labels = own();
-        labels.push(("phase", (*phase).to_owned()));
-        push(series, labels, i64::from(*phase == current));
-    }
-}
-
-fn gauges(encoder: &mut DescriptorEncoder, name: &str, help: &str, series: &Series) -> std::fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in series {
-        ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-/// What the kernel knows about this process, under the names that every exporter uses.
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let resident = status.lines().find_map(|line| {
-            let kilobytes = line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?;
-            kilobytes.trim().parse::<i64>().ok()
-        });
-        if let Some(kilobytes) = resident {
-            let value = vec![(Labels::new(), kilobytes * 1024)];
-            gauges(&mut encoder, "process_resident_memory_bytes", "Resident memory", &value)?;
-        }
-        if let Ok(open) = std::fs::read_dir("/proc/self/fd").map(Iterator::count) {
-            let value = vec![(Labels::new(), i64::try_from(open).unwrap_or(i64::MAX))];
-            gauges(&mut encoder, "process_open_fds", "Open file descriptors", &value)?;
-        }
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Fields 14 and 15, counted after the closing bracket of the program's name, in hundredths of a second.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: f64 =
-            after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-        let help = "Processor time used";
-        let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
-        ConstCounter::new(ticks / 100.0).encode(metric)
     }
 }
 
@@ -506,6 +288,31 @@ mod tests {
         assert!(!text.contains("secret text"));
         metrics.forget_migration("shop", "crm");
         assert!(!metrics.text().contains("crm"));
+    }
+
+    #[test]
+    fn a_cohort_shows_what_it_copied_and_how_long_its_writes_paused() {
+        let cohort: Cohort = serde_json::from_value(json!({
+            "apiVersion": "godwit.dev/v1alpha1", "kind": "Cohort",
+            "metadata": {"name": "canary", "namespace": "shop"},
+            "spec": {"migrationRef": {"name": "crm"}, "wave": 1, "select": {"percent": 1}},
+            "status": {"phase": "Soaking", "evidence": [
+                {"name": "Copy", "time": "2026-03-01T10:00:00Z", "plan": "p", "counts": [{"name": "rows", "value": 6898}]},
+                {"name": "Cutover", "time": "2026-03-01T10:00:00Z", "plan": "p", "millis": [{"name": "pause", "value": 125}]},
+            ]},
+        }))
+        .unwrap();
+        let metrics = Metrics::default();
+        metrics.show_cohort(&cohort, &CohortStatus::default());
+        let text = metrics.text();
+        for line in [
+            r#"godwit_records_copied_total{namespace="shop",migration="crm",cohort="canary"} 6898"#,
+            r#"godwit_cohort_write_pause_seconds{namespace="shop",migration="crm",cohort="canary"} 0.125"#,
+            r#"godwit_cohort_phase{namespace="shop",migration="crm",cohort="canary",phase="Soaking"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}\nin\n{text}");
+        }
+        assert!(!text.contains("godwit_validation_mismatches{"), "no validation, no series: {text}");
     }
 
     #[test]

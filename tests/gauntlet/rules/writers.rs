@@ -1,0 +1,27 @@
+//! Rules about who writes: one leader at a time, and only what its role lists.
+
+use super::history::History;
+use crate::audit::Event;
+
+/// TR13: after a new leader's first accepted write none of an old one's is accepted.
+pub fn a_deposed_leader_writes_nothing(history: &History, event: &Event) -> Option<String> {
+    let name = event.operator().filter(|_| event.accepted())?;
+    let (newest, older) = history.writers.split_last()?;
+    older.iter().any(|old| old == name).then(|| {
+        format!("{} {}/{} of {name} was accepted after {newest} had written", event.verb, event.resource, event.name)
+    })
+}
+
+/// TR14: only these, never a spec. Leases and events are not in the log that is read here.
+pub fn only_what_the_role_lists(_: &History, event: &Event) -> Option<String> {
+    let name = event.operator()?;
+    let metadata_only = || event.body.as_object().is_some_and(|body| body.keys().all(|key| key == "metadata"));
+    let allowed = match (event.verb.as_str(), event.resource.as_str(), event.subresource.as_str()) {
+        ("create" | "delete", "jobs", "")
+        | ("create" | "patch", "configmaps", "")
+        | ("update", "migrations" | "cohorts", "status") => true,
+        ("patch", "migrations" | "cohorts", "") => metadata_only(),
+        _ => false,
+    };
+    (!allowed).then(|| format!("{name}: {} {}/{} {}", event.verb, event.resource, event.name, event.subresource))
+}
