@@ -91,7 +91,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "src/server.rs",
         &["kube", "k8s_openapi", "crate::plan", "crate::build", "crate::controller", "crate::worker", "crate::api"],
     ),
-    ("src/metrics.rs", &["kube", "crate::build", "crate::controller", "crate::worker", "crate::cli", "crate::server"]),
+    ("src/metrics", &["kube", "crate::build", "crate::controller", "crate::worker", "crate::cli", "crate::server"]),
     (
         "src/telemetry.rs",
         &["kube", "k8s_openapi", "crate::api", "crate::plan", "crate::build", "crate::controller", "crate::worker"],

@@ -109,7 +109,8 @@ async fn write(ctx: &Context, object: &ObjectReference, why: Why, error: &Error)
     let (namespace, name) = (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default());
     let api: Api<Loose> = Api::namespaced_with(ctx.client.clone(), &namespace, &resource);
     let target = format!("{namespace}/{name}");
-    let Some(found) = call(Attempt::new("get", plural, target.as_str()), api.get_opt(&name)).await? else {
+    let attempt = Attempt { verb: "get", resource: plural, object: target.clone() };
+    let Some(found) = call(attempt, api.get_opt(&name)).await? else {
         return Ok(());
     };
     let itself = error.is_about(plural, &target);
