@@ -25,7 +25,8 @@ pub fn run(rig: &Rig, results: &mut Results) {
     let source = rig.source_uri();
     let wrong = data::rows("activity", rig.scale) / 3;
     let change = |what: &str| {
-        rig.target.psql("twin", &format!("update activity set body = {what} where id = {wrong}; vacuum activity"));
+        rig.target.psql("twin", &format!("update activity set body = {what} where id = {wrong}"));
+        rig.target.psql("twin", "vacuum activity");
     };
     let times = rounds::run(
         rig.rounds,
@@ -72,7 +73,8 @@ fn twin(rig: &Rig) -> String {
     rig.target.psql("twin", data::TABLES_SQL);
     let query = "select id, contact_id, body, kind, at from activity";
     shell(&peers::pipe((&rig.source_uri(), query), (&target, "activity"), "binary"));
-    rig.target.psql("twin", "alter table activity add primary key (id); vacuum analyze activity");
+    rig.target.psql("twin", "alter table activity add primary key (id)");
+    rig.target.psql("twin", "vacuum analyze activity");
     target
 }
 

@@ -181,8 +181,8 @@ async fn landed((migration, files): (&Move, &[(&'static str, String)]), name: &s
     let settings = migration.settings(Some(name), Task::Copy {});
     let job = godwit::worker::Job::new(&settings);
     let storage = job.storage().unwrap();
-    let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(&job).await.unwrap();
+    let started = Instant::now();
     let ownership = ledger::ownership(&*sides.target, cohort.entry).await.unwrap();
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await.unwrap();
     landing.pass(&ownership).await.unwrap();

@@ -45,6 +45,11 @@ impl Rig {
             rounds: number("GODWIT_BENCH_ROUNDS", 5.0) as usize,
             runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap(),
         };
+        let accounts = [&rig.source, &rig.target].map(|server| {
+            let pid = std::fs::read_to_string(server.socket_directory().join("data/postmaster.pid")).unwrap();
+            format!("/proc/{}/stat", pid.lines().next().unwrap_or_default())
+        });
+        let _ = crate::rounds::SERVERS.set(accounts.to_vec());
         let started = Instant::now();
         rig.source.psql("postgres", &format!("create database {SOURCE_DATABASE}"));
         rig.source.psql(SOURCE_DATABASE, &data::sql(rig.scale));
