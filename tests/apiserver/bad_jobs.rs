@@ -7,7 +7,16 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::world::{World, holds_for, is_completed, message, run, stalled_for, until};
+use crate::world::{Operator, World, holds_for, is_completed, message, run, stalled_for, until};
+
+/// A migration of one cohort whose pods of that step run until they are released.
+async fn held_at(world: &World, step: &str) -> Operator {
+    world.kubelet.hold(step);
+    let operator = world.operator();
+    world.create_migration("crm", |_| {}).await;
+    world.create_cohort("all", "crm").await;
+    operator
+}
 
 /// The only pod of a step that has not ended.
 async fn pod_of(world: &World, step: &str, but: &str) -> Pod {
@@ -47,10 +56,7 @@ async fn attempts(world: &World) -> i64 {
 #[test]
 fn a_pod_that_waits_for_a_secret_a_key_or_an_image_is_a_condition_that_names_it() {
     run(async |world| {
-        world.kubelet.hold("assess");
-        let _operator = world.operator();
-        world.create_migration("crm", |_| {}).await;
-        world.create_cohort("all", "crm").await;
+        let _operator = held_at(world, "assess").await;
         let pod = pod_of(world, "assess", "").await.name_any();
 
         report(world, &pod, waiting("CreateContainerConfigError", "secret \"old\" not found"), 1).await;
@@ -77,10 +83,7 @@ fn a_pod_that_waits_for_a_secret_a_key_or_an_image_is_a_condition_that_names_it(
 #[test]
 fn a_job_suspended_by_hand_is_named_and_goes_on_when_it_is_resumed() {
     run(async |world| {
-        world.kubelet.hold("backup");
-        let _operator = world.operator();
-        world.create_migration("crm", |_| {}).await;
-        world.create_cohort("all", "crm").await;
+        let _operator = held_at(world, "backup").await;
         let job = job_of(world, "backup").await.name_any();
         let suspend = |how: bool| Patch::Merge(json!({"spec": {"suspend": how}}));
         world.api::<Job>().patch(&job, &PatchParams::default(), &suspend(true)).await.unwrap();
@@ -97,10 +100,7 @@ fn a_job_suspended_by_hand_is_named_and_goes_on_when_it_is_resumed() {
 #[test]
 fn a_job_deleted_by_hand_is_a_failed_attempt_that_is_named_and_the_next_one_completes() {
     run(async |world| {
-        world.kubelet.hold("backup");
-        let _operator = world.operator();
-        world.create_migration("crm", |_| {}).await;
-        world.create_cohort("all", "crm").await;
+        let _operator = held_at(world, "backup").await;
         let job = job_of(world, "backup").await.name_any();
         world
             .until_migration("crm", "seen running", |migration| {
@@ -123,10 +123,7 @@ fn a_job_deleted_by_hand_is_a_failed_attempt_that_is_named_and_the_next_one_comp
 #[test]
 fn an_evicted_pod_is_replaced_within_its_attempt() {
     run(async |world| {
-        world.kubelet.hold("assess");
-        let _operator = world.operator();
-        world.create_migration("crm", |_| {}).await;
-        world.create_cohort("all", "crm").await;
+        let _operator = held_at(world, "assess").await;
         let evicted = pod_of(world, "assess", "").await;
         let (evicted, created) = (evicted.name_any(), evicted.metadata.creation_timestamp);
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
@@ -144,10 +141,7 @@ fn an_evicted_pod_is_replaced_within_its_attempt() {
 #[test]
 fn a_pod_on_a_node_that_does_not_answer_is_named_and_replaced_only_when_it_is_known_to_have_ended() {
     run(async |world| {
-        world.kubelet.hold("assess");
-        let _operator = world.operator();
-        world.create_migration("crm", |_| {}).await;
-        world.create_cohort("all", "crm").await;
+        let _operator = held_at(world, "assess").await;
         let lost = pod_of(world, "assess", "").await;
         // A mark that is older than two minutes would be taken away as stale.
         let (lost, created) = (lost.name_any(), lost.metadata.creation_timestamp);
