@@ -437,7 +437,6 @@ fn fence(lab: &Lab, what: &str) -> String {
     lab.fence.iter().map(|name| format!("alter table leaf {what} trigger \"{name}\";")).collect()
 }
 
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn of_catalogue() -> Vec<Other> {
     let foreign_key = "alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency";
     vec![
