@@ -190,7 +190,7 @@ pub enum Error {
     },
     #[error("failed to read COPY data")]
     Rows {
-        #[source]
+        #[from]
         source: RowError,
     },
     #[error("{table} took {landed} rows of {sent}")]

@@ -15,7 +15,7 @@ use super::landing::Landing;
 use super::model::{Catalog, Scope, Table};
 use super::relay::{Rows, Shape, read};
 use super::restore_point::RestoreWriter;
-use super::row::{Sum, row_hash};
+use super::row::Sum;
 use crate::worker::error::Error;
 use crate::worker::storage::{Storage, Writer};
 
@@ -88,14 +88,7 @@ impl Origin<'_> {
 
     /// Count and sum, by a fresh read.
     pub async fn sum(&self, portion: &Portion<'_>) -> Result<Sum, Error> {
-        let mut sum = Sum::default();
-        let mut rows = self.open(portion).await?;
-        read(&mut rows, portion.shape, None, |row| {
-            sum.add(row_hash(row));
-            Ok(())
-        })
-        .await?;
-        Ok(sum)
+        self.open(portion).await?.sum(portion.shape).await
     }
 
     async fn digest(&self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<Digest, Error> {

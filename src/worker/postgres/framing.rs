@@ -70,6 +70,20 @@ impl Framing {
         self.rows
     }
 
+    /// Takes the next piece and shows each row that is whole by now, where it lies: servers send a row in a piece of its own.
+    pub fn each_row<E: From<RowError>>(
+        &mut self,
+        piece: Bytes,
+        mut see: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.feed(piece);
+        while let Some(length) = self.find_row()? {
+            see(&self.remaining()[..length])?;
+            self.pass(length);
+        }
+        Ok(())
+    }
+
     /// Takes the next piece. Call [`next_row`](Self::next_row) until it has no more before the next piece.
     pub fn feed(&mut self, piece: Bytes) {
         if self.carry.is_empty() && self.piece.is_empty() {
@@ -85,32 +99,37 @@ impl Framing {
 
     /// The next whole row; `None` when more data is needed or the end was reached.
     pub fn next_row(&mut self) -> Result<Option<Bytes>, RowError> {
-        if self.place == Place::Header && !self.take_header()? {
+        let length = self.find_row()?;
+        Ok(length.map(|length| self.take(length)))
+    }
+
+    /// The length of the row with which the remaining bytes begin.
+    fn find_row(&mut self) -> Result<Option<usize>, RowError> {
+        if self.place == Place::Header && !self.pass_header()? {
             return Ok(None);
         }
-        if self.place == Place::Ended {
-            return if self.remaining().is_empty() { Ok(None) } else { Err(RowError::AfterTrailer) };
-        }
-        let next = match self.format {
-            RowFormat::Binary => next_binary(self.remaining(), self.columns, self.rows + 1)?,
-            RowFormat::Text => next_text(self.remaining(), self.searched, self.rows + 1)?,
-        };
-        match next {
-            Next::Row(length) => {
-                self.rows += 1;
-                self.searched = 0;
-                Ok(Some(self.take(length)))
-            }
-            Next::Trailer => {
-                self.take(BINARY_TRAILER.len());
-                self.place = Place::Ended;
-                self.next_row()
-            }
-            Next::Incomplete { searched } => {
-                self.keep_for_later(searched);
-                Ok(None)
+        if self.place == Place::Rows {
+            let next = match self.format {
+                RowFormat::Binary => next_binary(self.remaining(), self.columns, self.rows + 1)?,
+                RowFormat::Text => next_text(self.remaining(), self.searched, self.rows + 1)?,
+            };
+            match next {
+                Next::Row(length) => {
+                    self.rows += 1;
+                    self.searched = 0;
+                    return Ok(Some(length));
+                }
+                Next::Trailer => {
+                    self.pass(BINARY_TRAILER.len());
+                    self.place = Place::Ended;
+                }
+                Next::Incomplete { searched } => {
+                    self.keep_for_later(searched);
+                    return Ok(None);
+                }
             }
         }
+        if self.remaining().is_empty() { Ok(None) } else { Err(RowError::AfterTrailer) }
     }
 
     /// To be called after the last piece: an error when the data ends too early.
@@ -133,7 +152,15 @@ impl Framing {
         if self.carry.is_empty() { self.piece.split_to(length) } else { self.carry.split_to(length).freeze() }
     }
 
-    fn take_header(&mut self) -> Result<bool, RowError> {
+    fn pass(&mut self, length: usize) {
+        if self.carry.is_empty() {
+            self.piece.advance(length);
+        } else {
+            self.carry.advance(length);
+        }
+    }
+
+    fn pass_header(&mut self) -> Result<bool, RowError> {
         let remaining = self.remaining();
         let known = remaining.len().min(BINARY_HEADER.len());
         if remaining[..known] != BINARY_HEADER[..known] {
@@ -143,7 +170,7 @@ impl Framing {
             self.keep_for_later(0);
             return Ok(false);
         }
-        self.take(BINARY_HEADER.len());
+        self.pass(BINARY_HEADER.len());
         self.place = Place::Rows;
         Ok(true)
     }

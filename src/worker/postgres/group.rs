@@ -2,13 +2,12 @@
 //! Used by Assess (sizes) and Select (whole groups). The search itself is pure; reading is by COPY, a few bytes a customer.
 //! Must not split a group, and must depend on nothing but the rows: the same rows give the same groups in the same order.
 
-use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::framing::Framing;
 use super::identifier::quote_identifier;
 use super::model::{ForeignKey, Scope};
+use super::relay::{Rows, Shape, read};
 use super::row::{RowFormat, fields};
 use crate::worker::error::Error;
 
@@ -199,20 +198,15 @@ pub async fn each_row(
     columns: usize,
     mut see: impl FnMut(&[&[u8]]),
 ) -> Result<(), Error> {
-    let failed = || Error::database("read customers");
-    let pieces = transaction.copy_out(&format!("copy ({select}\n) to stdout (format text)")).await.map_err(failed())?;
-    let mut pieces = std::pin::pin!(pieces);
-    let mut framing = Framing::new(RowFormat::Text, columns);
-    while let Some(piece) = pieces.try_next().await.map_err(failed())? {
-        framing.feed(piece);
-        while let Some(row) = framing.next_row().map_err(|source| Error::Rows { source })? {
-            let found: Result<Vec<_>, _> = fields(&row, RowFormat::Text).collect();
-            let found = found.map_err(|source| Error::Rows { source })?;
-            let found: Vec<&[u8]> = found.iter().map(|field| field.as_deref().unwrap_or_default()).collect();
-            see(&found);
-        }
-    }
-    framing.finish().map_err(|source| Error::Rows { source })
+    let format = RowFormat::Text;
+    let mut rows = Rows::select(transaction, &format!("{select}\n"), format, "customers").await?;
+    read(&mut rows, Shape { format, columns, keys: 0 }, None, |row| {
+        let found: Vec<_> = fields(row, format).collect::<Result<_, _>>()?;
+        let found: Vec<&[u8]> = found.iter().map(|field| field.as_deref().unwrap_or_default()).collect();
+        see(&found);
+        Ok(())
+    })
+    .await
 }
 
 #[cfg(test)]

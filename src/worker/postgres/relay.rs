@@ -17,6 +17,8 @@ use crate::worker::storage::{Reader, Writer};
 
 /// Batches below 64 KiB cost wake-ups, batches far above it cost cache: measured, not guessed.
 const BATCH_BYTES: usize = 64 << 10;
+/// A batch and the row with which it is full; from 128 KiB on the allocator would ask the kernel for each.
+const BATCH_CAPACITY: usize = BATCH_BYTES + (16 << 10);
 
 /// How the rows of one table travel: format, number of columns, how many of the first are its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Shape {
     }
 
     pub fn key_of<'a>(&self, row: &'a [u8]) -> Result<&'a [u8], Error> {
-        row::key_bytes(row, self.format, self.keys).map_err(|source| Error::Rows { source })
+        Ok(row::key_bytes(row, self.format, self.keys)?)
     }
 }
 
@@ -66,7 +68,12 @@ impl Rows {
             .copy_out(&format!("copy ({select}) to stdout {}", format.copy_options()))
             .await
             .map_err(Error::database(format!("read {what}")))?;
-        Ok(Self::Server { what: what.to_owned(), pieces: Box::pin(pieces) })
+        Ok(Self::of_server(what, pieces))
+    }
+
+    /// What a server has begun to send.
+    pub fn of_server(what: &str, pieces: CopyOutStream) -> Self {
+        Self::Server { what: what.to_owned(), pieces: Box::pin(pieces) }
     }
 
     /// Passes everything on unseen.
@@ -77,9 +84,24 @@ impl Rows {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    /// Count and sum of all rows.
+    pub async fn sum(mut self, shape: Shape) -> Result<Sum, Error> {
+        let mut sum = Sum::default();
+        read(&mut self, shape, None, |row| {
+            sum.add(row_hash(row));
+            Ok(())
+        })
+        .await?;
+        Ok(sum)
+    }
+
+    /// The next piece of the data; `None` at its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
-            Self::Server { what, pieces } => pieces.try_next().await.map_err(Error::database(format!("read {what}"))),
+            // An error's text is made for an error only: this runs once for each row.
+            Self::Server { what, pieces } => {
+                pieces.try_next().await.map_err(|error| Error::database(format!("read {what}"))(error))
+            }
             Self::File(reader) => reader.next().await.map_err(Error::from),
         }
     }
@@ -97,12 +119,9 @@ pub async fn read(
         if let Some(writer) = keep.as_deref_mut() {
             writer.write(&piece).await?;
         }
-        framing.feed(piece);
-        while let Some(row) = next_row(&mut framing)? {
-            see(&row)?;
-        }
+        framing.each_row(piece, &mut see)?;
     }
-    framing.finish().map_err(|source| Error::Rows { source })
+    Ok(framing.finish()?)
 }
 
 /// Copies everything into `sink` and returns what passed. The sink is finished: the rows are in the table.
@@ -111,14 +130,16 @@ pub async fn relay(rows: &mut Rows, shape: Shape, sink: CopyInSink<Bytes>, table
     let mut into = Batches::new(sink, table);
     let mut sum = Sum::default();
     while let Some(piece) = rows.next().await? {
-        into.push(&piece).await?;
-        framing.feed(piece);
-        while let Some(row) = next_row(&mut framing)? {
-            sum.add(row_hash(&row));
+        if into.put(&piece) {
+            into.send().await?;
         }
+        framing.each_row(piece, |row| {
+            sum.add(row_hash(row));
+            Ok::<_, Error>(())
+        })?;
     }
     // Checked before the sink is finished: half a row must not become a short COPY that the server accepts.
-    framing.finish().map_err(|source| Error::Rows { source })?;
+    framing.finish()?;
     let landed = into.finish().await?;
     if landed == sum.rows {
         return Ok(sum);
@@ -142,10 +163,6 @@ pub fn tail(format: RowFormat) -> &'static [u8] {
     }
 }
 
-fn next_row(framing: &mut Framing) -> Result<Option<Bytes>, Error> {
-    framing.next_row().map_err(|source| Error::Rows { source })
-}
-
 /// Bytes on their way into a table, in batches.
 pub struct Batches {
     sink: Pin<Box<CopyInSink<Bytes>>>,
@@ -159,16 +176,21 @@ impl Batches {
     }
 
     pub fn into_table(sink: CopyInSink<Bytes>, table: &TableName) -> Self {
-        Self { sink: Box::pin(sink), batch: BytesMut::with_capacity(2 * BATCH_BYTES), table: table.to_string() }
+        Self { sink: Box::pin(sink), batch: BytesMut::with_capacity(BATCH_CAPACITY), table: table.to_string() }
     }
 
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.put(bytes) { self.send().await } else { Ok(()) }
+    }
+
+    /// Adds bytes; true when it is time to [`send`](Self::send).
+    fn put(&mut self, bytes: &[u8]) -> bool {
         self.batch.put_slice(bytes);
-        if self.batch.len() < BATCH_BYTES {
-            return Ok(());
-        }
-        let batch = self.batch.split().freeze();
-        self.batch.reserve(2 * BATCH_BYTES);
+        self.batch.len() >= BATCH_BYTES
+    }
+
+    async fn send(&mut self) -> Result<(), Error> {
+        let batch = std::mem::replace(&mut self.batch, BytesMut::with_capacity(BATCH_CAPACITY)).freeze();
         // Not `send`: flushing each batch made the relay many times slower.
         self.sink.feed(batch).await.map_err(Error::database(format!("write {}", self.table)))
     }

@@ -8,8 +8,8 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::baseline::Baseline;
 use super::model::{CustomerJoin, OwnedTable, Scope, entry};
-use super::relay::{Rows, Shape, read};
-use super::row::{Sum, row_hash};
+use super::relay::{Rows, Shape};
+use super::row::Sum;
 use crate::contract::{Finding, Owner, Severity, exit};
 use crate::worker::error::Error;
 
@@ -75,14 +75,7 @@ fn select_where(owned: &OwnedTable, condition: &str) -> String {
 async fn sum(transaction: &Transaction<'_>, owned: &OwnedTable, select: &str) -> Result<Sum, Error> {
     let shape = Shape::from(owned);
     let name = owned.table.name.to_string();
-    let mut rows = Rows::select(transaction, select, shape.format, &name).await?;
-    let mut sum = Sum::default();
-    read(&mut rows, shape, None, |row| {
-        sum.add(row_hash(row));
-        Ok(())
-    })
-    .await?;
-    Ok(sum)
+    Rows::select(transaction, select, shape.format, &name).await?.sum(shape).await
 }
 
 fn differs(table: String, rows: u64, before: u64) -> Error {

@@ -5,16 +5,15 @@
 use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 
 use super::framing::Framing;
 use super::identifier::{TableName, quote_identifiers};
 use super::manifest::{Manifest, PartitionFile, TableBackup, blocker};
 use super::partition::{Routed, Router};
-use super::relay::{Batches, head, tail};
+use super::relay::{Batches, Rows, Shape, head, read, tail};
 use super::routing_key::{Key, KeyType};
-use super::row::{RowError, Sum, row_hash};
+use super::row::{Sum, row_hash};
 use crate::contract::{Finding, exit};
 use crate::worker::error::Error;
 use crate::worker::storage::{Reader, Storage, StorageError};
@@ -118,7 +117,6 @@ pub type Customers = HashSet<Key>;
 
 /// The keys that a query of one column returns, as a backup knows them.
 pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query: &str) -> Result<Customers, Error> {
-    let rows = |source: RowError| Error::Rows { source };
     let Some(root) = manifest.owned().next() else {
         return Ok(HashSet::new());
     };
@@ -127,19 +125,13 @@ pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query
         .iter()
         .find(|column| column.name == manifest.root_key)
         .map_or(KeyType::Exact, |column| KeyType::of(&column.type_name));
-    let copy = format!("copy ({query}) to stdout {}", format.copy_options());
-    let failed = || Error::database("read the keys of the customers to restore");
-    let stream = transaction.copy_out(&copy).await.map_err(failed())?;
-    let mut stream = std::pin::pin!(stream);
-    let mut framing = Framing::new(format, 1);
     let mut keys = HashSet::new();
-    while let Some(piece) = stream.try_next().await.map_err(failed())? {
-        framing.feed(piece);
-        while let Some(row) = framing.next_row().map_err(rows)? {
-            keys.extend(Key::of_single(&row, key_type, format).map_err(rows)?);
-        }
-    }
-    framing.finish().map_err(rows)?;
+    let mut rows = Rows::select(transaction, query, format, "the keys of the customers to restore").await?;
+    read(&mut rows, Shape { format, columns: 1, keys: 1 }, None, |row| {
+        keys.extend(Key::of_single(row, key_type, format)?);
+        Ok(())
+    })
+    .await?;
     Ok(keys)
 }
 
@@ -168,8 +160,7 @@ pub async fn restore_customers(
             }
             let mut part = PartReader::open(storage, table, file).await?;
             while let Some(row) = part.next_row().await? {
-                let partition = router.route(at, &row).map_err(|source| Error::Rows { source })?;
-                if partition == 0 {
+                if router.route(at, &row)? == 0 {
                     sum.add(row_hash(&row));
                     into.push(&row).await?;
                 }

@@ -4,7 +4,6 @@
 
 use std::time::Instant;
 
-use futures::TryStreamExt;
 use tokio::task::JoinSet;
 
 use super::backup_include::{Include, find_includes, include_error};
@@ -17,6 +16,7 @@ use crate::worker::postgres::manifest::{
 };
 use crate::worker::postgres::model::{Catalog, Scope, Table, TableKind};
 use crate::worker::postgres::partition::{Routed, Router, partition_count};
+use crate::worker::postgres::relay::Rows;
 use crate::worker::postgres::restore::copy_target;
 use crate::worker::postgres::row::{RowError, Sum};
 use crate::worker::postgres::session::Session;
@@ -27,6 +27,8 @@ use crate::worker::{Error, Job};
 
 /// How often a table may be created or dropped between looking and locking before the attempt is given up.
 const LOCK_TRIES: usize = 5;
+/// Progress is told after so many rows: to tell of each would cost more than to route it.
+const ROWS_TOLD: u64 = 4096;
 
 pub async fn run(job: &Job, includes: &[String]) -> Result<Report, Error> {
     run_into(job, includes, None).await
@@ -209,24 +211,29 @@ impl Backup<'_> {
         parts: u16,
         mut place: impl FnMut(&[u8]) -> Result<u16, RowError>,
     ) -> Result<Spool, Error> {
-        let reading = || Error::database(format!("read {}", table.name));
-        let rows = |source: RowError| Error::Rows { source };
+        let name = table.name.to_string();
         let statement = copy_statement(table, routed);
-        let stream = self.session.copy_out(&statement).await.map_err(reading())?;
-        let mut stream = std::pin::pin!(stream);
+        let stream = self.session.copy_out(&statement).await.map_err(Error::database(format!("read {name}")))?;
+        let mut rows = Rows::of_server(&name, stream);
         let mut framing = Framing::new(routed.format, routed.columns.len());
-        let mut spool = Spool::new(&self.job.mounts.scratch, parts, routed.format);
-        while let Some(piece) = stream.try_next().await.map_err(reading())? {
-            framing.feed(piece);
-            let before = framing.rows();
-            while let Some(row) = framing.next_row().map_err(rows)? {
-                if spool.push(place(&row).map_err(rows)?, &row) {
-                    spool.spill().await?;
-                }
+        let run = self.place.path("spool");
+        let mut spool = Spool::new((&self.place.storage, &run), &self.job.mounts.scratch, parts, routed.format);
+        let mut told = 0;
+        while let Some(piece) = rows.next().await? {
+            framing.each_row(piece, |row| {
+                spool.push(place(row)?, row);
+                Ok::<_, RowError>(())
+            })?;
+            if spool.is_full() {
+                spool.spill().await?;
             }
-            self.job.progress.advance(framing.rows() - before);
+            if framing.rows() - told >= ROWS_TOLD {
+                self.job.progress.advance(framing.rows() - told);
+                told = framing.rows();
+            }
         }
-        framing.finish().map_err(rows)?;
+        framing.finish()?;
+        self.job.progress.advance(framing.rows() - told);
         // Two tables are under way at a time; only one of them may hold its rows in memory.
         spool.let_go().await?;
         Ok(spool)
@@ -241,8 +248,8 @@ impl Backup<'_> {
         let folder = self.place.path(&table_folder(&table.name));
         let storage = self.place.storage.clone();
         async move {
-            let named = |partition: u16| format!("{folder}/{}.copy", part_name(partition, parts));
-            let stored = spool.store(&storage, named).await?;
+            let name = |partition: u16| format!("{}.copy", part_name(partition, parts));
+            let stored = spool.store((&storage, &folder), name).await?;
             Ok(stored
                 .into_iter()
                 .map(|part| PartitionFile { partition: part.partition, sum: part.sum, file: part.file })

@@ -5,17 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use futures::TryStreamExt;
-
 use super::reporting::{milliseconds, signed};
 use crate::contract::{EvidenceRef, Finding, Report, ReportResult, Severity};
 use crate::worker::error::Fault;
-use crate::worker::postgres::framing::Framing;
 use crate::worker::postgres::identifier::{TableName, quote_identifier, quote_literal};
 use crate::worker::postgres::manifest::{Manifest, PartitionFile, SchemaFact, TableBackup, blocker};
-use crate::worker::postgres::relay::{Batches, head, tail};
+use crate::worker::postgres::relay::{Batches, Rows, Shape, head, tail};
 use crate::worker::postgres::restore::{PartReader, copy_target, findings_of};
-use crate::worker::postgres::row::{RowError, Sum, row_hash};
 use crate::worker::postgres::sandbox::Sandbox;
 use crate::worker::postgres::session::{Purpose, Session, connect};
 use crate::worker::postgres::{dump, sequence, soundness};
@@ -239,22 +235,13 @@ impl Trial<'_> {
     /// Reads the restored table back: what a user would get is compared, not what was sent.
     async fn compare_rows(&mut self, session: &Session, table: &TableBackup) -> Result<(), Error> {
         let (name, format) = (table.name(), table.routed.format);
-        let reading = || Error::database(format!("read the restored {name}"));
-        let rows = |source: RowError| Error::Rows { source };
         let columns: Vec<String> = table.routed.columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let copy =
             format!("copy (select {} from {}) to stdout {}", columns.join(", "), name.sql(), format.copy_options());
-        let stream = session.copy_out(&copy).await.map_err(reading())?;
-        let mut stream = std::pin::pin!(stream);
-        let mut framing = Framing::new(format, columns.len());
-        let mut sum = Sum::default();
-        while let Some(piece) = stream.try_next().await.map_err(reading())? {
-            framing.feed(piece);
-            while let Some(row) = framing.next_row().map_err(rows)? {
-                sum.add(row_hash(&row));
-            }
-        }
-        framing.finish().map_err(rows)?;
+        let what = format!("the restored {name}");
+        let stream = session.copy_out(&copy).await.map_err(Error::database(format!("read {what}")))?;
+        let shape = Shape { format, columns: columns.len(), keys: 0 };
+        let sum = Rows::of_server(&what, stream).sum(shape).await?;
         if sum != table.sum {
             let message = format!(
                 "The restored table has {} rows, the backup counted {}; the rows differ.",

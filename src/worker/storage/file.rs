@@ -24,15 +24,28 @@ pub struct Stored {
 
 /// `sha256:…` of some bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    digest_text(Sha256::digest(bytes).as_slice())
+    let mut digest = RunningDigest::default();
+    digest.update(bytes);
+    digest.text()
 }
 
-fn digest_text(hash: &[u8]) -> String {
-    use std::fmt::Write;
-    hash.iter().fold(String::from("sha256:"), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// The digest of content that passes piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct RunningDigest(Sha256);
+
+impl RunningDigest {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// `sha256:…` of what has passed.
+    pub fn text(&self) -> String {
+        use std::fmt::Write;
+        self.0.clone().finalize().as_slice().iter().fold(String::from("sha256:"), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
 }
 
 /// A file being written: at most one part of it is in memory.
@@ -45,13 +58,22 @@ pub struct Writer {
     /// Absent until the first part is full: a small file is one request.
     upload: Option<Box<dyn MultipartUpload>>,
     buffer: BytesMut,
-    hash: Sha256,
+    digest: RunningDigest,
     bytes: u64,
 }
 
 impl Writer {
     pub(super) fn new(store: Arc<dyn ObjectStore>, (path, location): (String, Path), part_bytes: usize) -> Self {
-        Self { store, location, path, part_bytes, upload: None, buffer: BytesMut::new(), hash: Sha256::new(), bytes: 0 }
+        Self {
+            store,
+            location,
+            path,
+            part_bytes,
+            upload: None,
+            buffer: BytesMut::new(),
+            digest: RunningDigest::default(),
+            bytes: 0,
+        }
     }
 
     /// Bytes written so far.
@@ -61,7 +83,7 @@ impl Writer {
 
     /// Adds bytes to the file.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
-        self.hash.update(bytes);
+        self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
         while self.buffer.len() + bytes.len() >= self.part_bytes {
             let (part, rest) = bytes.split_at(self.part_bytes - self.buffer.len());
@@ -111,7 +133,7 @@ impl Writer {
                 return Err(StorageError::Write { path: self.path.clone(), source });
             }
         }
-        Ok(Stored { path: self.path, bytes: self.bytes, digest: digest_text(self.hash.finalize().as_slice()) })
+        Ok(Stored { path: self.path, bytes: self.bytes, digest: self.digest.text() })
     }
 
     /// Gives the file up; nothing of it appears.
@@ -134,13 +156,13 @@ pub struct Reader {
     path: String,
     size: u64,
     pieces: BoxStream<'static, object_store::Result<Bytes>>,
-    hash: Sha256,
+    digest: RunningDigest,
     bytes: u64,
 }
 
 impl Reader {
     pub(super) fn new(path: String, found: GetResult) -> Self {
-        Self { path, size: found.meta.size, pieces: found.into_stream(), hash: Sha256::new(), bytes: 0 }
+        Self { path, size: found.meta.size, pieces: found.into_stream(), digest: RunningDigest::default(), bytes: 0 }
     }
 
     /// The size that the storage states.
@@ -154,18 +176,14 @@ impl Reader {
             return Ok(None);
         };
         let piece = piece.map_err(|source| read_error(&self.path, source))?;
-        self.hash.update(&piece);
+        self.digest.update(&piece);
         self.bytes += piece.len() as u64;
         Ok(Some(piece))
     }
 
     /// What was read: with [`next`](Self::next) at its end, the whole file.
     pub fn read_so_far(&self) -> Stored {
-        Stored {
-            path: self.path.clone(),
-            bytes: self.bytes,
-            digest: digest_text(self.hash.clone().finalize().as_slice()),
-        }
+        Stored { path: self.path.clone(), bytes: self.bytes, digest: self.digest.text() }
     }
 
     /// The same, of a file that is read no further.

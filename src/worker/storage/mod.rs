@@ -5,7 +5,8 @@
 mod error;
 mod file;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path as Local, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,13 +18,14 @@ use object_store::{
 
 pub use self::error::StorageError;
 use self::error::read_error;
-pub use self::file::{Reader, Stored, Writer, digest};
+pub use self::file::{Reader, RunningDigest, Stored, Writer, digest};
 use crate::contract;
 
 /// Below this size a file is one request; above it, one request for each part (S3 asks for 5 MiB at least).
 const PART_BYTES: usize = 8 << 20;
 /// S3 takes 10,000 parts at most; some room is left for files that turn out larger than expected.
 const MAX_PARTS: u64 = 8_000;
+const SYNCS_AT_A_TIME: usize = 8;
 
 /// What the storage needs beside its place; read from the environment by `cli.rs`.
 #[derive(Clone, Default)]
@@ -158,6 +160,22 @@ impl Storage {
             .map_err(|source| StorageError::List { path: folder.into(), source })
     }
 
+    /// Where a path of this storage is on this machine, if the storage is a folder: what is written there need not be copied.
+    pub fn local(&self, path: &str) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join(parse(path).ok()?.as_ref()))
+    }
+
+    /// Gives complete files of the folder their names below `into`; durable when this returns, as any other file of the storage.
+    pub async fn adopt(&self, into: &str, files: Vec<(PathBuf, String)>) -> Result<(), StorageError> {
+        let (root, folder) =
+            self.root.clone().zip(self.local(into)).ok_or_else(|| StorageError::Path { path: into.into() })?;
+        let adopted = tokio::task::spawn_blocking(move || name_durably((&root, &folder), &files)).await;
+        adopted.map_err(std::io::Error::other).and_then(|adopted| adopted).map_err(|source| StorageError::Write {
+            path: into.into(),
+            source: object_store::Error::Generic { store: "folder", source: Box::new(source) },
+        })
+    }
+
     /// Deletes a file; there need not be one.
     pub async fn delete(&self, path: &str) -> Result<(), StorageError> {
         match self.store.delete(&parse(path)?).await {
@@ -184,6 +202,24 @@ impl Storage {
             _ => Ok(()),
         }
     }
+}
+
+/// Contents before names, and names before the folders that lead to them: a crash shows whole files or none.
+fn name_durably((root, folder): (&Local, &Local), files: &[(PathBuf, String)]) -> std::io::Result<()> {
+    // Several at a time: a file system writes many small files in one go if it is asked for them together.
+    let share = files.len().div_ceil(SYNCS_AT_A_TIME).max(1);
+    std::thread::scope(|scope| {
+        let syncing: Vec<_> = files
+            .chunks(share)
+            .map(|some| scope.spawn(move || some.iter().try_for_each(|(file, _)| File::open(file)?.sync_all())))
+            .collect();
+        syncing.into_iter().try_for_each(|it| it.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())))
+    })?;
+    std::fs::create_dir_all(folder)?;
+    for (file, name) in files {
+        std::fs::rename(file, folder.join(name))?;
+    }
+    folder.ancestors().take_while(|it| it.starts_with(root)).try_for_each(|it| File::open(it)?.sync_all())
 }
 
 fn open_bucket(s3: &contract::S3Storage, credentials: &Credentials) -> Result<Arc<dyn ObjectStore>, StorageError> {
