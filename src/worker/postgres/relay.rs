@@ -76,7 +76,7 @@ impl Rows {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Server { what, pieces } => pieces.try_next().await.map_err(Error::database(format!("read {what}"))),
             Self::File(reader) => reader.next().await.map_err(Error::from),
@@ -141,7 +141,7 @@ pub fn tail(format: RowFormat) -> &'static [u8] {
     }
 }
 
-fn next_row(framing: &mut Framing) -> Result<Option<Bytes>, Error> {
+pub(super) fn next_row(framing: &mut Framing) -> Result<Option<Bytes>, Error> {
     framing.next_row().map_err(|source| Error::Rows { source })
 }
 
