@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use godwit::contract::{Report, Selection, Side, Task, exit};
 use godwit::worker::postgres::catalog::read_catalog;
-use godwit::worker::postgres::{bare, ledger, scope, token};
+use godwit::worker::postgres::{bare, scope, token};
 
 use crate::base::{CRM, dataset};
 use crate::job::Project;
@@ -165,6 +165,11 @@ async fn tables_that_may_be_anybody_elses_keep_what_they_have() {
     let scope = scope::resolve(&dataset(), &read_catalog(&source).await.unwrap()).unwrap();
     let catalog = read_catalog(&target).await.unwrap();
     let token = token::take(&target, "uid-of-all", 99).await.unwrap();
+    let mut stays_as_it_is = async |why: &str| {
+        assert!(!bare::lay_bare(&mut target, &token, (&scope, &catalog)).await.unwrap(), "{why}");
+        // The transaction has ended when the session answers again.
+        target.batch_execute("").await.unwrap();
+    };
     for (elses, undone) in [
         // A row of the target's own; a table that was there before; a customer, or new customers, that the target owns.
         ("set session_replication_role = replica; set godwit.pass = '0:0'; insert into account (id, name) values (5000, 'own')", "set godwit.pass = '0:0'; delete from account"),
@@ -173,7 +178,7 @@ async fn tables_that_may_be_anybody_elses_keep_what_they_have() {
         ("update godwit.ownership set owner = 'None' where entry = 0", "update godwit.ownership set owner = 'Source' where entry = 0"),
     ] {
         project.pair.psql(Side::Target, elses);
-        assert!(!bare::lay_bare(&mut target, &token, (&scope, &catalog)).await.unwrap(), "{elses}");
+        stays_as_it_is(elses).await;
         project.pair.psql(Side::Target, undone);
     }
     // Somebody reads; a landing is under way.
@@ -181,7 +186,8 @@ async fn tables_that_may_be_anybody_elses_keep_what_they_have() {
         let mut other = project.session(Side::Target).await;
         let transaction = other.transaction().await.unwrap();
         transaction.batch_execute(reading).await.unwrap();
-        assert!(!bare::lay_bare(&mut target, &token, (&scope, &catalog)).await.unwrap(), "{reading}");
+        stays_as_it_is(reading).await;
+        transaction.rollback().await.unwrap();
     }
     assert!(bare::lay_bare(&mut target, &token, (&scope, &catalog)).await.unwrap());
 }
@@ -378,8 +384,8 @@ async fn cleanup_puts_back_what_an_unfinished_copy_took_off() {
     let codes: Vec<_> = report.findings.iter().map(|it| (it.code.as_str(), it.message.contains("account"))).collect();
     assert!(!codes.is_empty() && codes.iter().all(|code| *code == ("ConstraintNotRebuilt", true)), "{report:?}");
     let after = text(&project, Side::Target, SHAPE).await;
-    let left = |shape: &str| shape.split(" | ").filter(|line| !line.contains("REFERENCES account")).count();
-    assert_eq!(left(&after), left(&before));
+    let left = |shape: &str| shape.split(" | ").filter(|line| !line.contains("REFERENCES public.account(")).count();
+    assert_eq!(left(&after), left(&before), "{report:?}\n{before}\n{after}");
     assert_eq!(before.split(" | ").count() - after.split(" | ").count(), codes.len());
 }
 
@@ -417,11 +423,9 @@ async fn tables_in_use_keep_their_keys() {
     project.done(Some("few"), Task::Cutover { checks: Vec::new() }).await;
     project.done(Some("all"), Task::Select { selection: Selection::Remainder {} }).await;
     for side in [Side::Source, Side::Target] {
-        project.pair.psql(side, "update godwit.member set chunk = customer % 3 where entry > 16");
+        project.pair.psql(side, "update godwit.member set chunk = customer / 40 where entry > 16");
     }
     let before = text(&project, Side::Target, INDEXES).await;
-    let entry = ledger::ownerships(&*project.session(Side::Target).await).await.unwrap().len();
-    assert_eq!(entry, 5);
     project.done(Some("all"), Task::Copy {}).await;
     assert_eq!(text(&project, Side::Target, INDEXES).await, before);
     assert_same_rows(&project).await;
