@@ -20,6 +20,7 @@ const SHAPES: &str = "
     alter table deal add constraint one_pair unique (id, account_id) include (stage);
     alter table contact add referred_by bigint references contact on update cascade on delete set null;
     alter table account add main_contact_id bigint references contact match full;
+    alter table contact add paid_in text references currency;
 ";
 
 /// Keys, indexes and constraints, with their definitions.
@@ -172,10 +173,19 @@ async fn tables_that_may_be_anybody_elses_keep_what_they_have() {
     };
     for (elses, undone) in [
         // A row of the target's own; a table that was there before; a customer, or new customers, that the target owns.
-        ("set session_replication_role = replica; set godwit.pass = '0:0'; insert into account (id, name) values (5000, 'own')", "set godwit.pass = '0:0'; delete from account"),
-        ("update godwit.migration set baseline = jsonb_set(baseline, '{created}', (baseline -> 'created') - 'public.deal')", "update godwit.migration set baseline = jsonb_set(baseline, '{created}', (baseline -> 'created') || '[\"public.deal\"]')"),
+        (
+            "set session_replication_role = replica; set godwit.pass = '0:0'; insert into account (id, name) values (5000, 'own')",
+            "set godwit.pass = '0:0'; delete from account",
+        ),
+        (
+            "update godwit.migration set baseline = jsonb_set(baseline, '{created}', (baseline -> 'created') - 'public.deal')",
+            "update godwit.migration set baseline = jsonb_set(baseline, '{created}', (baseline -> 'created') || '[\"public.deal\"]')",
+        ),
         ("insert into godwit.member (customer, entry) values (5000, 2)", "delete from godwit.member where entry = 2"),
-        ("update godwit.ownership set owner = 'None' where entry = 0", "update godwit.ownership set owner = 'Source' where entry = 0"),
+        (
+            "update godwit.ownership set owner = 'None' where entry = 0",
+            "update godwit.ownership set owner = 'Source' where entry = 0",
+        ),
     ] {
         project.pair.psql(Side::Target, elses);
         stays_as_it_is(elses).await;
@@ -208,7 +218,11 @@ async fn a_role_that_could_not_build_them_again_leaves_the_keys_alone() {
     let token = token::take(&target, "uid-of-all", 99).await.unwrap();
     let before = text(&project, Side::Target, INDEXES).await;
     // First it owns nothing; then the tables, but may create nothing in their schema.
-    for (gift, laid_bare) in [("", false), ("revoke create on schema public from public", false), ("grant create on schema public to LIMITED", true)] {
+    for (gift, laid_bare) in [
+        ("", false),
+        ("revoke create on schema public from public", false),
+        ("grant create on schema public to LIMITED", true),
+    ] {
         if gift.starts_with("revoke") {
             for table in TABLES.iter().chain(&["currency"]) {
                 project.pair.psql(Side::Target, &format!("alter table {table} owner to {role}"));
@@ -292,7 +306,10 @@ async fn a_shared_row_that_came_after_the_last_look_is_brought_before_the_foreig
         while project.number(Side::Source, waits).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        project.pair.psql(Side::Source, "insert into currency values ('NOK', 'krone'); update account set currency = 'NOK' where id = 5");
+        project.pair.psql(
+            Side::Source,
+            "insert into currency values ('NOK', 'krone'); update account set currency = 'NOK' where id = 5",
+        );
         holding.commit().await.unwrap();
     };
     let (copied, ()) = futures::join!(project.done(Some("all"), Task::Copy {}), late);
@@ -302,13 +319,55 @@ async fn a_shared_row_that_came_after_the_last_look_is_brought_before_the_foreig
     assert_eq!(assert_moves_on(&project).await.counts["drift"], 0);
 }
 
+/// A server that builds keys over rows, but no foreign key.
+const NO_REFERENCES: &str = "create function public.refuse() returns event_trigger language plpgsql as $$ begin
+      if exists (select from public.contact) and exists (select from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace) then
+        raise exception 'not now';
+      end if; end $$;
+    create event trigger refuse on ddl_command_end when tag in ('ALTER TABLE') execute function public.refuse()";
+
+#[tokio::test]
+async fn a_shared_row_that_landed_rows_refer_to_stays_while_its_foreign_key_waits() {
+    let project = selected().await;
+    project.pair.psql(Side::Source, "update contact set paid_in = 'USD' where id = 5");
+    project.pair.psql(Side::Target, NO_REFERENCES);
+    let (code, report) = project.run(Some("all"), Task::Copy {}).await;
+    assert_eq!(code, exit::TRY_AGAIN, "{report:?}");
+    assert_eq!(project.number(Side::Target, LANDED).await, 1200, "every row is there, of one snapshot");
+    project.pair.psql(Side::Target, "drop event trigger refuse");
+    project
+        .pair
+        .psql(Side::Source, "update contact set paid_in = null where id = 5; delete from currency where code = 'USD'");
+    project.done(Some("all"), Task::Copy {}).await;
+    assert_eq!(project.number(Side::Target, "select count(*) from public.contact where paid_in = 'USD'").await, 1);
+    assert_moves_on(&project).await;
+}
+
+#[tokio::test]
+async fn a_strangers_row_in_a_bare_table_ends_the_copy() {
+    let project = selected().await;
+    interrupted(&project).await;
+    project.pair.psql(
+        Side::Target,
+        "set session_replication_role = replica; set godwit.pass = '0:0'; insert into deal (id, account_id) values (7000, 7)",
+    );
+    let (code, report) = project.run(Some("all"), Task::Copy {}).await;
+    assert_eq!((code, report.findings[0].code.as_str()), (exit::DATA_DIFFERS, "RowsOfOthers"), "{report:?}");
+    assert_eq!(project.number(Side::Target, WAITING).await, 1);
+}
+
 #[tokio::test]
 async fn an_orphan_of_the_source_ends_the_copy_as_it_does_in_tables_that_live() {
     let project = selected().await;
-    project.pair.psql(Side::Source, "set session_replication_role = replica; update account set parent_id = 4711 where id = 5");
+    project
+        .pair
+        .psql(Side::Source, "set session_replication_role = replica; update account set parent_id = 4711 where id = 5");
     let (code, report) = project.run(Some("all"), Task::Copy {}).await;
     assert_eq!(code, exit::DATA_DIFFERS, "{report:?}");
-    assert_eq!((report.findings[0].code.as_str(), report.findings[0].object.as_str()), ("OrphanRows", "public.account"));
+    assert_eq!(
+        (report.findings[0].code.as_str(), report.findings[0].object.as_str()),
+        ("OrphanRows", "public.account")
+    );
 }
 
 #[tokio::test]

@@ -139,9 +139,8 @@ async fn are_made_by_us(client: &impl GenericClient, (scope, catalog): (&Scope, 
         let there = catalog.tables.get(&table.name);
         made.contains(&table.name)
             && !table.primary_key.is_empty()
-            && there.is_some_and(|it| {
-                it.kind == TableKind::Ordinary && !it.inherits && it.primary_key == table.primary_key
-            })
+            && there
+                .is_some_and(|it| it.kind == TableKind::Ordinary && !it.inherits && it.primary_key == table.primary_key)
     }))
 }
 
@@ -186,11 +185,7 @@ fn drops(waiting: &[Waiting]) -> String {
 
 /// Takes everything off and brings it back, over empty tables, and then as if nothing had been: what this role, this server or whatever
 /// hangs on the tables does not allow, or what comes back other than it was, shows before a single row has landed.
-async fn comes_back(
-    transaction: &Transaction<'_>,
-    tables: &[&TableName],
-    waiting: &[Waiting],
-) -> Result<bool, Error> {
+async fn comes_back(transaction: &Transaction<'_>, tables: &[&TableName], waiting: &[Waiting]) -> Result<bool, Error> {
     let failed = || Error::database("try whether tables can be laid bare");
     let creates: String = waiting.iter().map(|one| format!("{};", one.create)).collect();
     let attempt = format!("savepoint trial; set local default_tablespace = ''; {}{creates}", drops(waiting));

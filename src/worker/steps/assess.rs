@@ -15,7 +15,9 @@ use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::identifier::TableName;
 use crate::worker::postgres::model::{Catalog, RowFormat, Scope, Table};
 use crate::worker::postgres::session::Session;
-use crate::worker::postgres::{agreement, bare, dependency, labels, ledger, obstacle, rights, sandbox, scope, sequence};
+use crate::worker::postgres::{
+    agreement, bare, dependency, labels, ledger, obstacle, rights, sandbox, scope, sequence,
+};
 use crate::worker::{Error, Job};
 
 /// Rows and bytes that a modest machine copies in a second, with keys and proofs: a first estimate, never a promise.

@@ -135,12 +135,7 @@ impl Load<'_> {
         key.validated && key.columns.iter().all(given)
     }
 
-    async fn table(
-        &self,
-        target: &mut Session,
-        owned: &OwnedTable,
-        filled: &mut FilledTables,
-    ) -> Result<(), Error> {
+    async fn table(&self, target: &mut Session, owned: &OwnedTable, filled: &mut FilledTables) -> Result<(), Error> {
         let (table, shape) = (&owned.table, Shape::from(owned));
         let again = !filled.of(&table.name).readings.is_empty();
         let there = if again { keys_of(target, table, shape).await? } else { KeyMap::default() };
@@ -245,11 +240,8 @@ async fn finish(
     let sums = filled.into_sums();
     for owned in &cohort.scope.owned {
         let landed = sums.get(&owned.table.name.to_string()).map_or(0, |sum| sum.rows);
-        let count = if owned.path.is_empty() {
-            owned.count_of_entry(cohort.entry, None)
-        } else {
-            count_of(&owned.table)
-        };
+        let count =
+            if owned.path.is_empty() { owned.count_of_entry(cohort.entry, None) } else { count_of(&owned.table) };
         prove_reached(&landing, &owned.table.name, &count, landed).await?;
     }
     let mut state = ChunkState { tables: sums };
@@ -298,7 +290,9 @@ async fn empty(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
             .map_err(Error::database(format!("count the landed rows of {}", owned.table.name)))?;
         let landed = filled.of(&owned.table.name).sum.rows;
         if u64::try_from(rows) != Ok(landed) {
-            let told = format!("{landed} rows landed and the table has {rows}: somebody else wrote it. Remove those rows, then retry.");
+            let told = format!(
+                "{landed} rows landed and the table has {rows}: somebody else wrote it. Remove those rows, then retry."
+            );
             return Err(Error::refused(exit::DATA_DIFFERS, blocker("RowsOfOthers", &owned.table.name, told)));
         }
     }

@@ -136,6 +136,9 @@ pub fn violated(waiting: &Waiting) -> crate::contract::Finding {
     blocker(
         "ConstraintViolated",
         &waiting.table,
-        format!("The copied rows do not obey {}, which the target has; correct them on the source, then retry.", waiting.name),
+        format!(
+            "The copied rows do not obey {}, which the target has; correct them on the source, then retry.",
+            waiting.name
+        ),
     )
 }
