@@ -74,31 +74,37 @@ async fn load(
     let Sides { source, target, target_token: token, .. } = sides;
     let lane = Lane { queue: &queue, token, refused: &refused };
     let landing = async {
-        let source = snapshot::of(source).await?;
-        let reading = filled.next_reading();
-        let piece_bytes = usize::try_from(piece.clamp(1, PIECE_BYTES)).unwrap_or(usize::MAX);
-        let mut load = Load { cohort, source: &source, token, ownership, reading, piece_bytes, whole: false };
-        load.whole = load.is_everybody().await?;
-        // The largest first: its keys are built while the others load.
-        let mut tables: Vec<&OwnedTable> = cohort.scope.owned.iter().collect();
-        tables.sort_by_key(|owned| std::cmp::Reverse(owned.table.bytes));
-        for owned in tables {
-            let name = &owned.table.name;
-            if !filled.of(name).finished {
-                load.table(target, owned, filled).await?;
-            }
-            let _ = sender.send(Work::Analyze(name.clone()));
-            for key in keys.iter().filter(|key| key.table == *name) {
-                let _ = sender.send(Work::Build(key.clone()));
+        {
+            let source = snapshot::of(source).await?;
+            let reading = filled.next_reading();
+            let piece_bytes = usize::try_from(piece.clamp(1, PIECE_BYTES)).unwrap_or(usize::MAX);
+            let mut load = Load { cohort, source: &source, token, ownership, reading, piece_bytes, whole: false };
+            load.whole = load.is_everybody().await?;
+            // The largest first: its keys are built while the others load.
+            let mut tables: Vec<&OwnedTable> = cohort.scope.owned.iter().collect();
+            tables.sort_by_key(|owned| std::cmp::Reverse(owned.table.bytes));
+            for owned in tables {
+                if !filled.of(&owned.table.name).finished {
+                    load.table(target, owned, filled).await?;
+                }
+                send_work(&sender, &owned.table.name, keys);
             }
         }
+        // The rows are in and the source's snapshot is gone: now both sessions build.
         drop(sender);
-        drop(load);
-        // The rows are in: now both sessions build.
         lane.work(target).await
     };
     futures::try_join!(landing, lane.work(builder))?;
     Ok(refused.into_inner())
+}
+
+/// What is done for a table that is full. Whoever takes it has gone only with an error, which ends the copy.
+fn send_work(sender: &mpsc::UnboundedSender<Work>, table: &TableName, keys: &[Waiting]) {
+    let of_table = keys.iter().filter(|key| key.table == *table);
+    let builds = of_table.map(|key| Work::Build(Box::new(key.clone())));
+    for work in std::iter::once(Work::Analyze(table.clone())).chain(builds) {
+        let _ = sender.send(work);
+    }
 }
 
 struct Load<'a> {

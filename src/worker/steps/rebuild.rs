@@ -26,7 +26,7 @@ const TRIES: usize = 3;
 pub enum Work {
     /// Before anybody asks the planner about it; the foreign keys' checks do.
     Analyze(TableName),
-    Build(Waiting),
+    Build(Box<Waiting>),
 }
 
 /// A session that takes work from a queue until there is none and will be none.
@@ -49,7 +49,7 @@ impl Lane<'_> {
                     session.run("analyse the copied tables", &analyze).await?;
                 }
                 Some(Work::Build(waiting)) => match bare::build(session, self.token, &waiting).await {
-                    Err(error) if bare::are_doubles(&error) => self.refused.lock().await.push(waiting),
+                    Err(error) if bare::are_doubles(&error) => self.refused.lock().await.push(*waiting),
                     outcome => outcome?,
                 },
             }
