@@ -21,6 +21,10 @@ use crate::worker::error::Error;
 const PART: &str = "bare";
 /// The advisory lock that landings share; entries are never negative, and -1 is the fence's.
 const LANDINGS: i32 = -2;
+/// Nothing comes back in another place than it was. And a server that can, looks up from its work now and then: what a dead worker
+/// began must not keep the next one waiting.
+const BUILDING: &str = "set local default_tablespace = ''; select pg_catalog.set_config(name, '1s', true) \
+    from pg_catalog.pg_settings where name = 'client_connection_check_interval'";
 
 /// A key, an index or a foreign key that waits until the rows are in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +117,7 @@ pub async fn lay_bare(
         return Ok(false);
     }
     refuse_while_bare(&transaction, &token.subject).await?;
-    for objection in [bare_sql::is_in_use(&tables), bare_sql::is_special(&tables)] {
+    for objection in [bare_sql::is_in_use(&tables, &token.subject), bare_sql::is_special(&tables)] {
         if transaction.query_one(&objection, &[]).await.map_err(failed())?.get(0) {
             return Ok(false);
         }
@@ -188,7 +192,7 @@ fn drops(waiting: &[Waiting]) -> String {
 async fn comes_back(transaction: &Transaction<'_>, tables: &[&TableName], waiting: &[Waiting]) -> Result<bool, Error> {
     let failed = || Error::database("try whether tables can be laid bare");
     let creates: String = waiting.iter().map(|one| format!("{};", one.create)).collect();
-    let attempt = format!("savepoint trial; set local default_tablespace = ''; {}{creates}", drops(waiting));
+    let attempt = format!("savepoint trial; {BUILDING}; {}{creates}", drops(waiting));
     if !is_yes(transaction.batch_execute(&attempt).await)? {
         return Ok(false);
     }
@@ -251,11 +255,8 @@ pub async fn build(session: &mut Session, token: &Token, waiting: &Waiting) -> R
     let failed = || Error::database(format!("build {} of {}", waiting.name, waiting.table));
     let transaction = session.transaction().await.map_err(failed())?;
     token::hold(&transaction, token).await?;
-    // Two builders of one Copy may want the same table: the second waits for the first, however long that builds. And a server that
-    // can, looks up from its work now and then: what a dead worker began must not keep the next one waiting.
-    let settings = "set local lock_timeout = 0; set local default_tablespace = ''; \
-        select pg_catalog.set_config(name, '1s', true) from pg_catalog.pg_settings where name = 'client_connection_check_interval'";
-    transaction.batch_execute(settings).await.map_err(failed())?;
+    // Two builders of one Copy may want the same table: the second waits for the first, however long that builds.
+    transaction.batch_execute(&format!("set local lock_timeout = 0; {BUILDING}")).await.map_err(failed())?;
     if is_there(&transaction, waiting).await? {
         return Ok(());
     }

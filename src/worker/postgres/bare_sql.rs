@@ -3,6 +3,7 @@
 //! Must leave out nothing that a definition does not carry over: what is missing here would be lost with the drop.
 
 use super::identifier::{TableName, quote_literal};
+use super::model::entry;
 
 /// `ours`: the tables.
 fn ours(tables: &[&TableName]) -> String {
@@ -12,13 +13,15 @@ fn ours(tables: &[&TableName]) -> String {
 
 /// Whether anything about the tables is special: then they keep what they have.
 ///
+/// To build an index needs files; where those are limited, rows still land one by one.
 /// Much of it a definition does carry over. It stays out all the same: what is rare is seldom tried.
 pub fn is_special(tables: &[&TableName]) -> String {
     format!(
         "with {}, keys as (select k.* from pg_catalog.pg_constraint k join ours on ours.oid = k.conrelid \
              where k.contype in ('p', 'u', 'f', 'x')), \
            indexes as (select x.* from pg_catalog.pg_index x join ours on ours.oid = x.indrelid) \
-         select exists (select from pg_catalog.pg_class c join ours using (oid) where c.relkind <> 'r' or c.relpersistence <> 'p' \
+         select pg_catalog.current_setting('temp_file_limit') <> '-1' \
+           or exists (select from pg_catalog.pg_class c join ours using (oid) where c.relkind <> 'r' or c.relpersistence <> 'p' \
              or c.reltablespace <> 0 or c.relreplident <> 'd' or c.relispartition or c.relrowsecurity or c.relforcerowsecurity) \
            or exists (select from pg_catalog.pg_inherits i join ours on ours.oid in (i.inhrelid, i.inhparent)) \
            or exists (select from keys k where k.contype = 'x' or k.condeferrable or not k.convalidated or k.conparentid <> 0 \
@@ -73,13 +76,16 @@ pub fn waiting(tables: &[&TableName]) -> String {
     )
 }
 
-/// Whether somebody may use the tables: rows, or customers that are not the source's.
-pub fn is_in_use(tables: &[&TableName]) -> String {
+/// Whether somebody may use the tables: rows, customers that are not the source's, or another cohort, whose copy would have to wait.
+pub fn is_in_use(tables: &[&TableName], cohort: &str) -> String {
     let rows: Vec<String> = tables.iter().map(|table| format!("exists (select from {})", table.sql())).collect();
     format!(
-        "select {} or exists (select from godwit.member m join godwit.ownership o on o.entry = m.entry where o.owner <> 'Source') \
-           or exists (select from godwit.ownership where entry = {} and owner <> 'Source')",
+        "select {} or exists (select from godwit.member m join godwit.ownership o on o.entry = m.entry where o.owner <> 'Source' \
+             or (o.entry >= {first} and o.uid <> {cohort})) \
+           or exists (select from godwit.ownership where entry = {unassigned} and owner <> 'Source')",
         rows.join(" or "),
-        super::model::entry::UNASSIGNED
+        first = entry::FIRST_COHORT,
+        cohort = quote_literal(cohort),
+        unassigned = entry::UNASSIGNED
     )
 }

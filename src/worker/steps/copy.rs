@@ -82,6 +82,11 @@ async fn fills_bare_tables(
     if chunks.len() < 2 || !done.is_empty() {
         return Ok(false);
     }
+    // Two sessions build; a role with few connections may have no other.
+    if let Err(error) = cohort.job.target().await {
+        tracing::info!(%error, "there is no second session to build with: the tables keep their keys and indexes");
+        return Ok(false);
+    }
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     bare::lay_bare(&mut sides.target, &sides.target_token, catalogue).await
 }
