@@ -36,7 +36,9 @@ lint: ## formatting and lints; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cd tests/cluster && test -z "$$(gofmt -l .)"
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@if ! command -v cargo-deny >/dev/null; then echo "cargo-deny is not installed: licences and advisories were not checked"; exit 0; fi; \
+	cargo deny --log-level error check bans licenses sources || exit 1; \
+	if cargo deny --log-level off fetch db; then cargo deny check advisories; else echo "the advisory database cannot be reached: advisories were not checked"; fi
 
 .PHONY: generate
 generate: ## write the CRDs (also for the chart) and the reference pages anew from the code

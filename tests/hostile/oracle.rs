@@ -48,7 +48,7 @@ pub async fn promises(pair: &Pair, side: Side) -> BTreeSet<String> {
                k.convalidated, pg_get_constraintdef(k.oid)) from pg_constraint k where k.conrelid = c.oid \
            union all select pg_get_indexdef(x.indexrelid) || ' ' || x.indisvalid::text from pg_index x where x.indrelid = c.oid \
            union all select t.tgenabled::text || ' ' || pg_get_triggerdef(t.oid) from pg_trigger t \
-             where t.tgrelid = c.oid and not t.tgisinternal and t.tgname not like '~godwit%' \
+             where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^[~!]godwit_fence_' \
            union all select format('%I %s %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, \
                pg_get_expr(d.adbin, d.adrelid)) \
              from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum \

@@ -484,7 +484,7 @@ async fn partitions_are_fenced_also_when_named_directly_and_when_added_later() {
     let scope = scope::resolve(&dataset, &catalog).unwrap();
     fence::install(&mut fenced.session, Side::Source, &scope).await.unwrap();
     let triggers = fence::fenced_tables(&*fenced.session).await.unwrap();
-    assert_eq!(triggers.len(), 3 * 6);
+    assert_eq!(triggers.len(), 4 * 6);
     fence::remove(&mut fenced.session).await.unwrap();
     assert_eq!(fence::fenced_tables(&*fenced.session).await.unwrap(), []);
     accepted(&application, "delete from event_old where account_id = 1").await;

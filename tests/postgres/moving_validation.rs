@@ -141,7 +141,7 @@ const CORRUPTIONS: [Corruption; 17] = [
     Corruption {
         name: "a foreign key's triggers disabled",
         breaks: "alter table note disable trigger all",
-        repairs: "alter table note enable trigger all; alter table note enable always trigger \"~godwit_fence_row\"; alter table note enable always trigger \"~godwit_fence_pass\"; alter table note enable always trigger \"~godwit_fence_truncate\"",
+        repairs: "alter table note enable trigger all; alter table note enable always trigger \"~godwit_fence_row\"; alter table note enable always trigger \"!godwit_fence_insert\"; alter table note enable always trigger \"~godwit_fence_pass\"; alter table note enable always trigger \"~godwit_fence_truncate\"",
         code: "TriggerDisabled",
         table: "public.note",
         evidence: "",

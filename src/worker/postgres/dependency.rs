@@ -30,7 +30,7 @@ with recursive part(class, id) as (
   union select 'pg_catalog.pg_attrdef'::regclass, d.oid from pg_catalog.pg_attrdef d where d.adrelid = any($1::oid[])
   union select 'pg_catalog.pg_constraint'::regclass, c.oid from pg_catalog.pg_constraint c where c.conrelid = any($1::oid[])
   union select 'pg_catalog.pg_trigger'::regclass, t.oid from pg_catalog.pg_trigger t where t.tgrelid = any($1::oid[]) and not t.tgisinternal
-    and t.tgname not like '~godwit%'
+    and t.tgname !~ '^[~!]godwit_fence_'
   union select 'pg_catalog.pg_policy'::regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = any($1::oid[])
   union select 'pg_catalog.pg_rewrite'::regclass, r.oid from pg_catalog.pg_rewrite r where r.ev_class = any($1::oid[])
   union select 'pg_catalog.pg_class'::regclass, i.indexrelid from pg_catalog.pg_index i where i.indrelid = any($1::oid[])

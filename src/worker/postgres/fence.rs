@@ -68,7 +68,7 @@ async fn install_table(session: &mut Session, fenced: Fenced<'_>, table: &Table)
             sql.push_str(&drop_trigger(&name, &trigger));
         }
     }
-    sql.push_str(&fenced.row_trigger());
+    sql.push_str(&fenced.row_triggers());
     for name in &relations {
         sql.push_str(&fenced.statement_triggers(name));
     }

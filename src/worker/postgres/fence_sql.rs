@@ -22,9 +22,12 @@ pub const MOVES: i32 = -1;
 
 /// Sorted after an application's own triggers (they fire in the order of their names), so that the fence sees the final row.
 pub const ROW_TRIGGER: &str = "~godwit_fence_row";
+/// Rows that are new, judged once they are in: a trigger before each insert would make the server land rows one by one. Sorted
+/// before the server's own triggers, so that whoever writes on the wrong side learns that, and not that a parent is missing.
+pub const INSERT_TRIGGER: &str = "!godwit_fence_insert";
 pub const PASS_TRIGGER: &str = "~godwit_fence_pass";
 pub const TRUNCATE_TRIGGER: &str = "~godwit_fence_truncate";
-pub const TRIGGERS: [&str; 3] = [ROW_TRIGGER, PASS_TRIGGER, TRUNCATE_TRIGGER];
+pub const TRIGGERS: [&str; 4] = [ROW_TRIGGER, INSERT_TRIGGER, PASS_TRIGGER, TRUNCATE_TRIGGER];
 
 /// SQLSTATE of a write to rows that no side owns at the moment. Applications know it: it is part of the contract.
 const MOVING: &str = "'GW001'";
@@ -293,16 +296,18 @@ impl Fenced<'_> {
         }
     }
 
-    /// The row trigger, always enabled: sessions in replica mode meet it too. On a partitioned table the server clones it.
-    pub fn row_trigger(&self) -> String {
+    /// The row triggers, always enabled: sessions in replica mode meet them too. On a partitioned table the server clones them.
+    pub fn row_triggers(&self) -> String {
         let function = match self {
             Self::Owned(owned) => quote_identifier(&function_name(&owned.table.name)),
             Self::Reference(_) => "fence_reference".to_owned(),
         };
         format!(
-            "create trigger {} before insert or update or delete on {} for each row when ({NO_PASS}) execute function godwit.{function}();",
-            quote_identifier(ROW_TRIGGER),
-            self.table().sql()
+            "create trigger {row} before update or delete on {on} for each row when ({NO_PASS}) execute function godwit.{function}();
+             create trigger {insert} after insert on {on} for each row when ({NO_PASS}) execute function godwit.{function}();",
+            row = quote_identifier(ROW_TRIGGER),
+            insert = quote_identifier(INSERT_TRIGGER),
+            on = self.table().sql()
         )
     }
 

@@ -6,9 +6,10 @@ use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::framing::Framing;
 use super::identifier::quote_identifier;
 use super::model::{ForeignKey, Scope};
-use super::row::{Framing, RowFormat, fields};
+use super::row::{RowFormat, fields};
 use crate::worker::error::Error;
 
 /// Every customer, by its key as text, in the order of the keys' bytes.

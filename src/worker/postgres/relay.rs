@@ -8,9 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, CopyOutStream, Transaction};
 
+use super::framing::{BINARY_HEADER, BINARY_TRAILER, Framing};
 use super::identifier::TableName;
 use super::model::{OwnedTable, ScopedReference, Table};
-use super::row::{self, BINARY_HEADER, BINARY_TRAILER, Framing, RowFormat, Sum, row_hash};
+use super::row::{self, RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
 use crate::worker::storage::{Reader, Writer};
 

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio_postgres::Transaction;
 
+use super::framing::Framing;
 use super::identifier::{TableName, quote_identifiers};
 use super::manifest::{Manifest, PartitionFile, TableBackup, blocker};
 use super::partition::{Routed, Router};
 use super::relay::{Batches, head, tail};
 use super::routing_key::{Key, KeyType};
-use super::row::{Framing, RowError, Sum, row_hash};
+use super::row::{RowError, Sum, row_hash};
 use crate::contract::{Finding, exit};
 use crate::worker::error::Error;
 use crate::worker::storage::{Reader, Storage, StorageError};

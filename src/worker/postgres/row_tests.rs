@@ -1,7 +1,8 @@
-//! Tests of `row.rs`: rows are encoded by an independent writer, cut into pieces anywhere, and read again.
+//! Tests of `row.rs` and `framing.rs`: rows are encoded by an independent writer, cut into pieces anywhere, and read again.
 
 use super::*;
-use bytes::BufMut;
+use crate::worker::postgres::framing::{BINARY_HEADER, BINARY_TRAILER, Framing};
+use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
 
 type Value = Option<Vec<u8>>;

@@ -5,13 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::identifier::TableName;
-use super::model::{Catalog, Column, ForeignKey, OwnedTable, Scope, ScopedReference, Table};
+use super::model::{Catalog, ForeignKey, OwnedTable, Scope, ScopedReference, Table};
+use super::suitability;
 use crate::contract::{Dataset, Finding, Severity};
-
-/// real, double precision, numeric, interval, jsonb, timetz.
-const MANY_SPELLINGS: [u32; 6] = [700, 701, 1700, 1186, 3802, 1266];
-/// Types with lower identifiers come with the server.
-const FIRST_USER_OID: u32 = 16384;
 
 /// The scope, or what stands against it, worst first.
 pub fn resolve(dataset: &Dataset, catalog: &Catalog) -> Result<Scope, Vec<Finding>> {
@@ -61,13 +57,7 @@ impl<'a> Resolver<'a> {
             reference: self.reference_tables(&reference),
             notes: Vec::new(),
         };
-        for table in scope.tables() {
-            self.check_table(table);
-            self.check_partitions(table);
-        }
-        for owned in &scope.owned {
-            self.check_owner_key(owned);
-        }
+        self.findings.extend(suitability::findings(&scope, self.catalog));
         Some(scope)
     }
 
@@ -102,31 +92,7 @@ impl<'a> Resolver<'a> {
                 "The root key alone must identify a customer: declare it as primary key, or unique and not null.",
             );
         }
-        if let Some(column) = root.column(key) {
-            self.check_root_key(column);
-        }
         Some(root)
-    }
-
-    /// A customer is known by its key's text in one place and by its value in another: the two must tell the same customers apart.
-    fn check_root_key(&mut self, column: &Column) {
-        let table = &self.dataset.root_table;
-        let whole = column.type_name.ends_with(",0)");
-        if column.type_oid >= FIRST_USER_OID {
-            let message = "The root key's type is not one of PostgreSQL's own; use a built-in type.";
-            self.block("RootKeyType", table, message);
-        } else if MANY_SPELLINGS.contains(&column.type_oid) && !whole {
-            let message = format!(
-                "Values of the root key's type {} can be equal and look different (1.0 and 1.00); use an integer, a text, a uuid, or a \
-                 numeric without decimals, such as numeric(12,0).",
-                column.type_name
-            );
-            self.block("RootKeyType", table, &message);
-        }
-        if column.insensitive {
-            let message = "The root key's collation takes different texts for equal; use a deterministic collation.";
-            self.block("RootKeyCollation", table, message);
-        }
     }
 
     /// Tables that the user names as shared.
@@ -385,92 +351,6 @@ impl<'a> Resolver<'a> {
             .filter_map(|name| self.catalog.tables.get(name))
             .map(|table| ScopedReference { format: table.format(), table: table.clone() })
             .collect()
-    }
-
-    fn check_table(&mut self, table: &Table) {
-        let object = table.name.to_string();
-        if table.primary_key.is_empty() {
-            self.block(
-                "PrimaryKeyMissing",
-                &object,
-                "The table has no primary key, so its rows cannot be told apart; declare one.",
-            );
-        }
-        if table.inherits {
-            self.block(
-                "InheritanceUnsupported",
-                &object,
-                "The table takes part in inheritance, which is not supported; use partitioning, or exclude it.",
-            );
-        }
-        if table.name.schema.contains('.') {
-            self.block("SchemaNameUnsupported", &object, "The schema's name contains a dot; rename the schema.");
-        }
-        if table.primary_key.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
-            self.block(
-                "PrimaryKeyGenerated",
-                &object,
-                "The primary key contains a generated column, which cannot be copied; use a plain column.",
-            );
-        }
-        for name in &table.deferrable_exclusions {
-            let message = format!(
-                "The exclusion constraint {name} is deferrable, and nothing enforces that while rows land; declare it not deferrable."
-            );
-            self.block("ExclusionDeferrable", &object, &message);
-        }
-    }
-
-    /// What belongs to single partitions is not followed: references are those of whole tables.
-    fn check_partitions(&mut self, table: &Table) {
-        let object = table.name.to_string();
-        let catalog = self.catalog;
-        for key in &catalog.foreign_keys {
-            if table.partitions.contains(&key.table) {
-                let message = format!(
-                    "The foreign key {} belongs to the partition {} alone; declare it on the table itself, or drop it.",
-                    key.name, key.table
-                );
-                self.block("PartitionForeignKey", &object, &message);
-            } else if table.partitions.contains(&key.referenced) {
-                let message = format!(
-                    "The foreign key {} refers to the partition {} alone; let it refer to {object}, or drop it.",
-                    key.name, key.referenced
-                );
-                self.block("PartitionForeignKey", &key.table.to_string(), &message);
-            }
-        }
-    }
-
-    /// The fence follows owner paths before a row is written, by operators that every server has.
-    fn check_owner_key(&mut self, owned: &OwnedTable) {
-        let Some(key) = owned.path.first() else {
-            return;
-        };
-        let columns = key.columns.iter().filter_map(|name| owned.table.column(name));
-        let object = owned.table.name.to_string();
-        for column in columns {
-            if column.generated {
-                let message = format!(
-                    "The foreign key {} that decides the customer contains a generated column; choose another one in dataset.owners.",
-                    key.name
-                );
-                self.block("OwnerKeyGenerated", &object, &message);
-            } else if column.insensitive {
-                let message = format!(
-                    "The foreign key {} that decides the customer has a collation that takes different texts for equal; use a \
-                     deterministic one.",
-                    key.name
-                );
-                self.block("OwnerKeyCollation", &object, &message);
-            } else if !column.binary_safe {
-                let message = format!(
-                    "The foreign key {} that decides the customer has a column of type {}, which an extension defines; use a built-in type.",
-                    key.name, column.type_name
-                );
-                self.block("OwnerKeyType", &object, &message);
-            }
-        }
     }
 
     fn matching(&self, pattern: &str) -> impl Iterator<Item = TableName> {

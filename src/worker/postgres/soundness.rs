@@ -6,7 +6,7 @@
 use tokio_postgres::{GenericClient, Transaction};
 
 use super::fence;
-use super::fence_sql::{ROW_TRIGGER, TRIGGERS};
+use super::fence_sql::{INSERT_TRIGGER, ROW_TRIGGER, TRIGGERS};
 use super::identifier::{TableName, quote_identifier};
 use super::model::{Catalog, ForeignKey, Scope, Sequence};
 use super::sequence;
@@ -81,8 +81,8 @@ pub async fn out_of_force(
     Ok(findings.collect())
 }
 
-/// Tables whose fence does not refuse writes: its triggers are gone or switched off. Partitions made since Prepare have the row
-/// trigger by inheritance, and that is the one that guards rows.
+/// Tables whose fence does not refuse writes: its triggers are gone or switched off. Partitions made since Prepare have the
+/// triggers of rows by inheritance, and those are what guards rows.
 pub async fn fence_down(
     client: &impl GenericClient,
     (scope, catalog): (&Scope, &Catalog),
@@ -94,7 +94,8 @@ pub async fn fence_down(
     for table in scope.tables() {
         let partitions = catalog.tables.get(&table.name).map_or(&[][..], |table| &table.partitions);
         let whole = TRIGGERS.iter().all(|trigger| guarded(&table.name, trigger));
-        if !whole || !partitions.iter().all(|partition| guarded(partition, ROW_TRIGGER)) {
+        let rows = |partition| [ROW_TRIGGER, INSERT_TRIGGER].iter().all(|trigger| guarded(partition, trigger));
+        if !whole || !partitions.iter().all(rows) {
             findings.push(finding(
                 "FenceDown",
                 &table.name,

@@ -181,7 +181,7 @@ fn scratch_error(source: std::io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::contract;
-    use crate::worker::postgres::row::Framing;
+    use crate::worker::postgres::framing::Framing;
     use crate::worker::storage::Credentials;
 
     async fn stored_rows(storage: &Storage, part: &StoredPart) -> Vec<Vec<u8>> {

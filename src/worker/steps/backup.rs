@@ -11,13 +11,14 @@ use super::backup_include::{Include, find_includes, include_error};
 use super::backup_place::{Place, manifest_path, part_name, table_folder};
 use super::reporting::{milliseconds, signed};
 use crate::contract::{Finding, Report, ReportResult, Severity, Side};
+use crate::worker::postgres::framing::Framing;
 use crate::worker::postgres::manifest::{
     self, IncludeBackup, Manifest, PartitionFile, SchemaBackup, SequenceBackup, TableBackup,
 };
 use crate::worker::postgres::model::{Catalog, Scope, Table, TableKind};
 use crate::worker::postgres::partition::{Routed, Router, partition_count};
 use crate::worker::postgres::restore::copy_target;
-use crate::worker::postgres::row::{Framing, RowError, Sum};
+use crate::worker::postgres::row::{RowError, Sum};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::spool::Spool;
 use crate::worker::postgres::{dump, sequence};

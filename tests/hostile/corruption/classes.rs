@@ -432,15 +432,13 @@ fn behind(name: &'static str, table: &'static str, sequence: &'static str, value
     })
 }
 
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
+/// All triggers of the fence of leaves.
+fn fence(lab: &Lab, what: &str) -> String {
+    lab.fence.iter().map(|name| format!("alter table leaf {what} trigger \"{name}\";")).collect()
+}
+
 fn of_catalogue() -> Vec<Other> {
     let foreign_key = "alter table leaf add constraint leaf_currency_fkey foreign key (currency) references currency";
-    let fence = |what: &str| {
-        ["row", "pass", "truncate"]
-            .map(|which| format!("alter table leaf {what} trigger \"~godwit_fence_{which}\";"))
-            .concat()
-    };
-    let (enable, enable_again) = (fence("enable always"), fence("enable always"));
     vec![
         behind("a serial", "public.specimen", "'specimen_id_seq'", "8640000003"),
         behind("an identity", "public.customer", "pg_get_serial_sequence('customer', 'id')", "1"),
@@ -481,8 +479,8 @@ fn of_catalogue() -> Vec<Other> {
             let breaks = "alter table leaf drop constraint short; alter table leaf add constraint short check (length(body) < 1000) not valid";
             of_table(&["ConstraintNotValidated"], "public.leaf", breaks, "alter table leaf validate constraint short")
         }),
-        wide(OFF, "the triggers of a foreign key", move |_, _| {
-            let repairs = format!("alter table leaf enable trigger all; {enable}");
+        wide(OFF, "the triggers of a foreign key", |lab, _| {
+            let repairs = format!("alter table leaf enable trigger all; {}", fence(lab, "enable always"));
             of_table(&["TriggerDisabled", "FenceDown"], "public.leaf", "alter table leaf disable trigger all", &repairs)
         }),
         wide(OFF, "an index", |_, _| {
@@ -491,8 +489,13 @@ fn of_catalogue() -> Vec<Other> {
             };
             of_table(&["IndexInvalid"], "public.leaf", &set(false), &set(true))
         }),
-        wide(FENCE, "switched off", move |_, _| {
-            of_table(&["FenceDown"], "public.leaf", "alter table leaf disable trigger user", &enable_again)
+        wide(FENCE, "switched off", |lab, _| {
+            let repairs = fence(lab, "enable always");
+            of_table(&["FenceDown"], "public.leaf", "alter table leaf disable trigger user", &repairs)
+        }),
+        wide(FENCE, "one of its triggers as an ordinary one", |lab, random| {
+            let breaks = format!("alter table leaf enable trigger \"{}\"", random.pick(&lab.fence));
+            of_table(&["FenceDown"], "public.leaf", &breaks, &fence(lab, "enable always"))
         }),
     ]
 }

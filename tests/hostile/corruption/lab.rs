@@ -64,6 +64,8 @@ pub struct Lab {
     pub pairings: Vec<(String, String)>,
     /// (code, specimen, currency)
     pub leaves: Vec<(String, String, String)>,
+    /// The fence's triggers.
+    pub fence: Vec<String>,
     /// A customer of the other cohort.
     pub stranger: String,
 }
@@ -126,6 +128,10 @@ impl Lab {
             "join specimen s on s.id = x.specimen join customer c on c.id = s.customer where c.rank <= 3 order by 1, 2";
         let pairings = column(&format!("select x.specimen::text, x.oddity::text from pairing x {of_specimen}")).await;
         let leaves = column(&format!("select x.code, x.specimen::text, x.currency from leaf x {of_specimen}")).await;
+        let fence = column(
+            "select tgname::text from pg_trigger where tgrelid = 'leaf'::regclass and tgname ~ '^[~!]godwit_fence_' order by 1",
+        );
+        let fence = first(fence.await);
         let stranger = first(column("select id::text from customer where rank = 5").await).remove(0);
         Self {
             customers,
@@ -134,6 +140,7 @@ impl Lab {
             pairings: pairings.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect(),
             leaves: leaves.into_iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect(),
             stranger,
+            fence,
             opened: (cohort, Mutex::new(sides)),
             project,
             target,

@@ -1,4 +1,4 @@
-//! Tests of `storage.rs`: a folder, and S3 against a small HTTP server that remembers what it was sent.
+//! Tests of the storage: a folder, and S3 against a small HTTP server that remembers what it was sent.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
