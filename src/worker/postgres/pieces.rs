@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use tokio_postgres::CopyInSink;
 
+use super::framing::Framing;
 use super::model::Table;
 use super::relay::{Batches, Rows, Shape, head, next_row, tail};
-use super::row::{Framing, Sum, row_hash};
+use super::row::{Sum, row_hash};
 use crate::worker::error::Error;
 
 pub struct Pieces {
