@@ -200,6 +200,9 @@ pub enum Error {
         "the rows of {table} are not the rows that were sent: somebody else wrote them, or the database changed them; Validate lists their keys"
     )]
     CopyDiffers { table: String },
+    /// A step may not end well without it.
+    #[error("{what} is not in force as it was before the copy")]
+    NotInForce { what: String },
     #[error("failed to encode or decode {what}")]
     Json {
         what: &'static str,
@@ -228,7 +231,7 @@ impl Error {
             | Self::Pooled { .. }
             | Self::ServerTooOld { .. } => exit::MISCONFIGURED,
             Self::Connect { source, .. } | Self::Database { source, .. } => source.exit_code(),
-            Self::ForeignLedger { .. } | Self::CopyDiffers { .. } => exit::DATA_DIFFERS,
+            Self::ForeignLedger { .. } | Self::CopyDiffers { .. } | Self::NotInForce { .. } => exit::DATA_DIFFERS,
             Self::Storage { source } if source.is_not_permitted() => exit::NOT_PERMITTED,
             Self::Storage { source } if source.is_misconfigured() => exit::MISCONFIGURED,
             Self::Sandbox { source } if source.is_misconfigured() => exit::MISCONFIGURED,
@@ -285,6 +288,7 @@ impl Error {
             Self::Rows { .. } => "RowsUnreadable",
             Self::RowsLost { .. } => "RowsLost",
             Self::CopyDiffers { .. } => "CopyDiffers",
+            Self::NotInForce { .. } => "NotInForce",
             Self::Json { .. } => "JsonFailed",
         }
     }

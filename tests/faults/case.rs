@@ -12,7 +12,7 @@ use godwit::contract::{Side, Task, exit};
 use tokio_postgres::Client;
 
 use crate::life::Scene;
-use crate::prints::{Facts, Print, differences, finished_chunks, owners};
+use crate::prints::{Facts, Print, differences, finished_chunks, owners, row_versions};
 use crate::server::Servers;
 use crate::wire::Place;
 use crate::world::{Fault, Run, World, subject};
@@ -90,9 +90,12 @@ impl Case {
             return Ok(figures);
         }
         if !disturbed.is_done() {
-            let landed = finished(world, &self.scene).await;
+            let is_copy = matches!(self.scene.task, Task::Copy {});
+            let landed = if is_copy { Some(Landed::of(world, &self.scene).await) } else { None };
             let runs = until_done(world, &mut step).await?;
-            refuse_repeated_chunks(world, &self.scene, (&landed, runs.last())).await?;
+            if let (Some(landed), Some(last)) = (landed, runs.last()) {
+                landed.refuse_repetition(world, last).await?;
+            }
             figures.runs = runs.len();
             let bytes: u64 = runs.iter().chain([&disturbed]).map(Run::bytes).sum();
             #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
@@ -128,6 +131,7 @@ impl Case {
         let print = Print::take(&clients).await;
         same(&print.rows, &self.scene.after.rows, "rows")?;
         same(&print.ledger, &self.scene.after.ledger, "ledgers")?;
+        same(&print.schema, &self.scene.after.schema, "constraints and indexes")?;
         one_story(&clients).await.map(drop)
     }
 
@@ -140,6 +144,7 @@ impl Case {
             let there = |print: &Print| print.rows_of(&["Target", cohort]);
             same(&there(&print), &there(home), "rows of the target")?;
         }
+        same(&print.schema, &home.schema, "constraints and indexes")?;
         let owners = one_story(&clients).await?;
         let subjects: &[&str] = match self.scene.cohort {
             Some("last") => &["last", "unassigned", "reference"],
@@ -203,31 +208,31 @@ pub async fn until_done(world: &World, step: &mut crate::world::Step) -> Result<
     Err(format!("{} is not done after {TRIES} attempts: {last:?}", step.task.name()))
 }
 
-async fn finished(world: &World, scene: &Scene) -> Facts {
-    if !matches!(scene.task, Task::Copy {}) {
-        return Facts::new();
-    }
-    finished_chunks(&world.client(Side::Target).await, &subject(scene.cohort)).await
+/// What a copy had landed for good when its worker ended.
+pub struct Landed {
+    rows: BTreeSet<String>,
+    chunks: usize,
 }
 
-/// A chunk that landed stays as it is, row version by row version.
-async fn refuse_repeated_chunks(
-    world: &World,
-    scene: &Scene,
-    (landed, last): (&Facts, Option<&Run>),
-) -> Result<(), String> {
-    if landed.is_empty() {
-        return Ok(());
+impl Landed {
+    pub async fn of(world: &World, scene: &Scene) -> Self {
+        let target = world.client(Side::Target).await;
+        Self { rows: row_versions(&target).await, chunks: finished_chunks(&target, &subject(scene.cohort)).await }
     }
-    let mut now = finished(world, scene).await;
-    now.retain(|name, _| landed.contains_key(name));
-    same(&now, landed, "row versions of finished chunks")?;
-    let chunks: BTreeSet<_> = landed.keys().filter_map(|name| name.rsplit(' ').next()).collect();
-    let resumed = last.and_then(|run| run.report().counts.get("chunksResumed").copied());
-    if resumed == i64::try_from(chunks.len()).ok() {
-        return Ok(());
+
+    /// What landed stays as it is, row version by row version, and finished chunks are left alone.
+    pub async fn refuse_repetition(&self, world: &World, last: &Run) -> Result<(), String> {
+        let now = row_versions(&world.client(Side::Target).await).await;
+        let again = self.rows.difference(&now).count();
+        if again > 0 {
+            return Err(format!("{again} of {} landed rows were written again", self.rows.len()));
+        }
+        let resumed = last.report().counts.get("chunksResumed").copied();
+        if resumed == i64::try_from(self.chunks).ok() {
+            return Ok(());
+        }
+        Err(format!("{} chunks had landed and {resumed:?} were left alone", self.chunks))
     }
-    Err(format!("{} chunks had landed and {resumed:?} were left alone", chunks.len()))
 }
 
 /// Whether only some cases are wanted, and this is none of them.

@@ -202,16 +202,29 @@ impl Life {
         self.scenes.iter().find(|scene| scene.name == name).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    /// A cohort of heavy customers, about to be copied.
-    pub async fn heavy(servers: &Arc<Servers>) -> Arc<Scene> {
+    /// A cohort of heavy customers, about to be copied in chunks of one customer each.
+    pub async fn heavy(servers: &Arc<Servers>, tables: Tables) -> Arc<Scene> {
         let fresh = Stage::first(servers, crm::HEAVY_ROWS).await;
-        let mut story =
-            Story { servers: Arc::clone(servers), scenes: Vec::new(), home: Arc::clone(&fresh), cohort: None };
-        let prepared = story.then(&fresh, Task::Prepare {}).await;
-        story.cohort = Some("first");
-        let selection = Selection::Where("true".into());
-        let (selected, _) = story.play(&prepared, Task::Select { selection }, [SMALL_CHUNKS; 2]).await;
-        story.then(&selected, Task::Copy {}).await;
+        let home = Arc::clone(&fresh);
+        let mut story = Story { servers: Arc::clone(servers), scenes: Vec::new(), home, cohort: None };
+        let mut stage = story.then(&fresh, Task::Prepare {}).await;
+        let cohorts: &[_] = match tables {
+            Tables::Empty => &[("first", "true")],
+            Tables::InUse => &[("pilot", "customer.id = 24"), ("first", "customer.id < 24")],
+        };
+        for (cohort, condition) in cohorts {
+            story.cohort = Some(cohort);
+            let selection = Selection::Where((*condition).into());
+            let (selected, _) = story.play(&stage, Task::Select { selection }, [SMALL_CHUNKS; 2]).await;
+            stage = story.then(&selected, Task::Copy {}).await;
+        }
         story.scenes.pop().unwrap()
     }
+}
+
+/// Where a heavy cohort lands: the target's tables decide the way that Copy takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    Empty,
+    InUse,
 }

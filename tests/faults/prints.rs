@@ -1,7 +1,7 @@
 //! Fingerprints of both databases: rows by table and cohort as multisets, what the ledgers say, fences, sequences.
 //! Taken before and after every case and compared. Read by SQL of its own, past everything that the product uses to compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use godwit::contract::Side;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -17,6 +17,8 @@ pub struct Print {
     pub rows: Facts,
     /// Ledgers, fences, sequences.
     pub ledger: Facts,
+    /// Constraints and indexes, and whether they are in force: a copy may have taken them away for a while.
+    pub schema: Facts,
 }
 
 impl Print {
@@ -29,6 +31,7 @@ impl Print {
             tell(&mut print.rows, ask(client, &rows_sql(client).await).await);
             tell(&mut print.ledger, ask(client, &ledger_sql(client).await).await);
             tell(&mut print.ledger, ask(client, TRACES).await);
+            tell(&mut print.schema, ask(client, SCHEMA).await);
             let sequences = sequences(client).await;
             tell(&mut print.ledger, sequences);
         }
@@ -108,6 +111,11 @@ const TRACES: &str = "select 'fence on ' || t.tgrelid::regclass::text, string_ag
        where t.tgname like '~godwit%' group by 1
      union all select 'godwit''s schema', count(*)::text from pg_namespace where nspname = 'godwit'";
 
+const SCHEMA: &str = "select 'constraint ' || conrelid::regclass::text || ' ' || conname, pg_get_constraintdef(oid) || ' ' || convalidated::text
+       from pg_constraint where connamespace = 'public'::regnamespace and contype <> 't'
+     union all select 'index ' || x.indexrelid::regclass::text, pg_get_indexdef(x.indexrelid) || ' ' || x.indisvalid::text
+       from pg_index x join pg_class c on c.oid = x.indexrelid where c.relnamespace = 'public'::regnamespace";
+
 async fn sequences(client: &Client) -> Facts {
     let names = client
         .query(
@@ -136,15 +144,18 @@ pub async fn owners(client: &Client) -> BTreeMap<String, (String, i64)> {
     rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
 }
 
-/// Place and birth of every landed row of the chunks whose checkpoint says that they are done.
-pub async fn finished_chunks(client: &Client, subject: &str) -> Facts {
+/// The chunks that a copy has recorded.
+pub async fn finished_chunks(client: &Client, subject: &str) -> usize {
+    let sql = "select count(*) from godwit.checkpoint where subject = $1 and step = 'copy' and part ~ '^[0-9]+$'";
+    let row = client.query_one(sql, &[&subject]).await.unwrap();
+    usize::try_from(row.get::<_, i64>(0)).unwrap()
+}
+
+/// Place and birth of every row: what landed for good must keep both.
+pub async fn row_versions(client: &Client) -> BTreeSet<String> {
     let mut queries = Vec::new();
-    for (table, joins) in OWNED {
-        queries.push(format!(
-            "select '{table} of chunk ' || m.chunk, count(*) || ' ' || md5(string_agg(t.ctid::text || t.xmin::text, ' ' order by t.ctid))
-             from public.{table} t {joins} join godwit.member m on m.customer = a.id
-             join godwit.checkpoint p on p.subject = '{subject}' and p.step = 'copy' and p.part = m.chunk::text group by m.chunk"
-        ));
+    for (table, _) in OWNED {
+        queries.push(format!("select '{table} ' || ctid::text || ' ' || xmin::text, '' from public.{table}"));
     }
-    ask(client, &queries.join(" union all ")).await
+    ask(client, &queries.join(" union all ")).await.into_keys().collect()
 }

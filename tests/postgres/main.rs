@@ -12,6 +12,7 @@
 mod assess;
 mod backup;
 mod bad_input;
+mod bare;
 mod base;
 mod check;
 mod ending;

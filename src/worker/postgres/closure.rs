@@ -223,6 +223,15 @@ pub async fn of_whole_tables(
     Ok(found)
 }
 
+/// One reference, over the whole table.
+pub async fn of_key(
+    transaction: &Transaction<'_>,
+    (key, child): (&ForeignKey, &Table),
+) -> Result<Option<Violation>, Error> {
+    let extent = Extent { table: child, from: format!("from {} as t where true", key.table.sql()) };
+    orphans(transaction, key, &extent).await
+}
+
 /// Any violation ends the step: the landing is not committed.
 pub fn refuse(violations: &[Violation]) -> Result<(), Error> {
     if violations.is_empty() {
@@ -280,25 +289,28 @@ async fn lock_parents(transaction: &Transaction<'_>, scope: &Scope, key: &Foreig
         .map_err(Error::database(format!("lock the rows that {} refers to", key.name)))
 }
 
+fn are(key: &ForeignKey, wanted: &str) -> Vec<String> {
+    key.columns.iter().map(|column| format!("t.{} is {wanted}", quote_identifier(column))).collect()
+}
+
+/// A condition on the row `t`: it refers to a row that is not there.
+pub fn is_orphan(key: &ForeignKey) -> String {
+    format!(
+        "({} and not exists (select from {} as parent where {}))",
+        are(key, "not null").join(" and "),
+        key.referenced.sql(),
+        key.condition("t", "parent")
+    )
+}
+
 async fn orphans(
     transaction: &Transaction<'_>,
     key: &ForeignKey,
     extent: &Extent<'_>,
 ) -> Result<Option<Violation>, Error> {
-    let is_null = |wanted: &str| {
-        let parts: Vec<_> =
-            key.columns.iter().map(|column| format!("t.{} is {wanted}", quote_identifier(column))).collect();
-        parts
-    };
-    let all_given = is_null("not null").join(" and ");
-    let mut broken = format!(
-        "({all_given} and not exists (select from {} as parent where {}))",
-        key.referenced.sql(),
-        key.condition("t", "parent")
-    );
+    let mut broken = is_orphan(key);
     if key.match_full {
-        let any_null = is_null("null").join(" or ");
-        let any_given = is_null("not null").join(" or ");
+        let (any_null, any_given) = (are(key, "null").join(" or "), are(key, "not null").join(" or "));
         broken = format!("({broken} or (({any_null}) and ({any_given})))");
     }
     count(transaction, extent, &broken, ("OrphanRows", &key.name)).await

@@ -186,11 +186,6 @@ struct Change<'p> {
     account: Sum,
 }
 
-fn take_off(account: &mut Sum, gone: Sum) {
-    account.rows = account.rows.wrapping_sub(gone.rows);
-    account.sum = account.sum.wrapping_sub(gone.sum);
-}
-
 /// Whether rows of the copy that the original does not have are taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extra {
@@ -304,14 +299,14 @@ impl<'a> Bringing<'a> {
         }
         // What stayed on purpose is no part of what the original has.
         let kept = self.sum_of(change, change.keys.select_rows(&[Class::Extra])).await?;
-        take_off(&mut change.account, kept);
+        change.account.take_off(kept);
         Ok(())
     }
 
     async fn removed(&self, change: &mut Change<'_>, delete: String) -> Result<(), Error> {
         let returning = format!("{delete} returning {}", change.portion.table.select_list("t"));
         let gone = self.sum_of(change, returning).await?;
-        take_off(&mut change.account, gone);
+        change.account.take_off(gone);
         Ok(())
     }
 

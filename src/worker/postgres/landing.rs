@@ -4,8 +4,10 @@
 
 use std::ops::Deref;
 
-use tokio_postgres::{IsolationLevel, Transaction};
+use bytes::Bytes;
+use tokio_postgres::{CopyInSink, IsolationLevel, Transaction};
 
+use super::bare;
 use super::fence;
 use super::identifier::TableName;
 use super::ledger::Ownership;
@@ -49,10 +51,12 @@ impl<'s> Landing<'s> {
             .map_err(Error::database("begin a landing"))?;
         token::hold(&transaction, token).await?;
         // Switches off foreign-key checks, cascades and the users' triggers, for this transaction only.
+        let among = bare::among_landings();
         transaction
-            .batch_execute("set local session_replication_role = replica")
+            .batch_execute(&format!("{among}; set local session_replication_role = replica"))
             .await
             .map_err(Error::database("switch off the users' triggers for a landing"))?;
+        bare::refuse_while_bare(&transaction, &token.subject).await?;
         Ok(Self { transaction })
     }
 
@@ -66,14 +70,23 @@ impl<'s> Landing<'s> {
         self.receive_into(&table.name.sql(), rows, (table, shape)).await
     }
 
+    /// Opens a table for rows as they come.
+    pub async fn open(&self, (table, shape): (&Table, Shape)) -> Result<CopyInSink<Bytes>, Error> {
+        self.open_relation(&table.name.sql(), (table, shape)).await
+    }
+
+    async fn open_relation(&self, relation: &str, (table, shape): (&Table, Shape)) -> Result<CopyInSink<Bytes>, Error> {
+        let copy = format!("copy {relation} ({}) from stdin {}", table.column_list(), shape.format.copy_options());
+        self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))
+    }
+
     async fn receive_into(
         &self,
         relation: &str,
         rows: &mut Rows,
         (table, shape): (&Table, Shape),
     ) -> Result<Sum, Error> {
-        let copy = format!("copy {relation} ({}) from stdin {}", table.column_list(), shape.format.copy_options());
-        let sink = self.transaction.copy_in(&copy).await.map_err(Error::database(format!("write {}", table.name)))?;
+        let sink = self.open_relation(relation, (table, shape)).await?;
         relay(rows, shape, sink, table).await
     }
 

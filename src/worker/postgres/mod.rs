@@ -2,6 +2,8 @@
 //! Used by `worker::steps`. Must not know Kubernetes, nor read the environment.
 
 pub mod agreement;
+pub mod bare;
+mod bare_sql;
 pub mod baseline;
 pub mod catalog;
 pub mod closure;
@@ -24,6 +26,7 @@ pub mod manifest;
 pub mod model;
 pub mod obstacle;
 pub mod partition;
+pub mod pieces;
 pub mod relay;
 pub mod remnant;
 pub mod restore;

@@ -37,8 +37,7 @@ pub async fn prove(transaction: &Transaction<'_>, scope: &Scope, gone: i32) -> R
         let cohorts = format!("member.entry >= {first} and member.entry <> {gone}");
         let mut rest = sum(transaction, owned, &owned.table.select_all()).await?;
         let others = sum(transaction, owned, &select_where(owned, &cohorts)).await?;
-        rest.rows = rest.rows.wrapping_sub(others.rows);
-        rest.sum = rest.sum.wrapping_sub(others.sum);
+        rest.take_off(others);
         if rest == before {
             continue;
         }

@@ -70,6 +70,12 @@ impl Sum {
         self.rows += other.rows;
         self.sum = self.sum.wrapping_add(other.sum);
     }
+
+    /// Takes out a set of rows that was in it.
+    pub fn take_off(&mut self, gone: Sum) {
+        self.rows = self.rows.wrapping_sub(gone.rows);
+        self.sum = self.sum.wrapping_sub(gone.sum);
+    }
 }
 
 /// Sums are written as text: JSON readers lose digits of numbers above 2^53.

@@ -15,7 +15,9 @@ use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::identifier::TableName;
 use crate::worker::postgres::model::{Catalog, RowFormat, Scope, Table};
 use crate::worker::postgres::session::Session;
-use crate::worker::postgres::{agreement, dependency, labels, ledger, obstacle, rights, sandbox, scope, sequence};
+use crate::worker::postgres::{
+    agreement, bare, dependency, labels, ledger, obstacle, rights, sandbox, scope, sequence,
+};
 use crate::worker::{Error, Job};
 
 /// Rows and bytes that a modest machine copies in a second, with keys and proofs: a first estimate, never a promise.
@@ -62,6 +64,9 @@ struct Assessing<'j> {
 pub async fn run(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
     let (source, target) = try_join!(job.reader(Side::Source), job.reader(Side::Target))?;
+    if ledger::owner_of(&target).await?.is_some_and(|owner| owner.uid == job.input.migration.uid) {
+        bare::refuse_while_bare(&*target, job.subject()).await?;
+    }
     let (catalog, existing) = try_join!(read_catalog(&source), read_catalog(&target))?;
     let mut assessing = Assessing { job, source, target, catalog, existing, findings: Vec::new() };
     assessing.servers().await?;

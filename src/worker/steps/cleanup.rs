@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::ending;
 use super::reporting::{finding, milliseconds, signed};
 use crate::contract::{Finding, Report, ReportResult, Severity, Side};
+use crate::worker::postgres::bare;
 use crate::worker::postgres::session::Session;
 use crate::worker::{Error, Job};
 
@@ -37,7 +38,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 
 /// A session on a side where this migration has something to leave.
 async fn ours(job: &Job, side: Side, notes: &mut Vec<Finding>) -> (Option<Session>, Option<Error>) {
-    match open(job, side).await {
+    match open(job, side, notes).await {
         Ok(session) => (session, None),
         Err(Error::ForeignLedger { side, owner }) => {
             notes.push(finding(
@@ -52,14 +53,26 @@ async fn ours(job: &Job, side: Side, notes: &mut Vec<Finding>) -> (Option<Sessio
     }
 }
 
-async fn open(job: &Job, side: Side) -> Result<Option<Session>, Error> {
-    let session = match side {
+async fn open(job: &Job, side: Side, notes: &mut Vec<Finding>) -> Result<Option<Session>, Error> {
+    let mut session = match side {
         Side::Source => job.source().await?,
         Side::Target => job.target().await?,
     };
     if !ending::has_ledger(&session, &job.input.migration).await? {
         return Ok(None);
     }
-    ending::take_over(&session, job.subject(), job.input.attempt).await?;
+    let token = ending::take_over(&session, job.subject(), job.input.attempt).await?;
+    // A copy that was under way may have laid tables bare; its rows stay, so some of it may not come back.
+    for waiting in bare::put_back(&mut session, &token).await? {
+        notes.push(finding(
+            Severity::Warning,
+            "ConstraintNotRebuilt",
+            &waiting.table,
+            format!(
+                "{} could not be built over the rows that an unfinished copy left; remove those rows, then: {}",
+                waiting.name, waiting.create
+            ),
+        ));
+    }
     Ok(Some(session))
 }

@@ -13,7 +13,7 @@ use crate::worker::postgres::restore_point::Reference;
 use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{catalog, fence, rights, sequence, split};
+use crate::worker::postgres::{bare, catalog, fence, rights, sequence, split};
 use crate::worker::{Error, Job};
 
 /// Both databases, each with the token of this attempt.
@@ -69,7 +69,8 @@ impl<'j> Cohort<'j> {
         let target_token = token::take(&target, &identity.uid, attempt).await?;
         let source_token = token::take(&source, &identity.uid, attempt).await?;
         let (source_catalog, scope) = job.scope(&source).await?;
-        let target_catalog = catalog::read_catalog(&target).await?;
+        let mut target_catalog = catalog::read_catalog(&target).await?;
+        bare::complete(&*target, &identity.uid, &mut target_catalog).await?;
         let Some(ownership) = ledger::cohort(&*target, identity).await? else {
             let on_source = ledger::cohort(&*source, identity).await?;
             refuse_lost((job, identity), on_source.as_ref())?;

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::cohort::{Cohort, Sides, merge_sum};
 use super::reporting::{blocker, milliseconds, signed};
 use super::validate::refuse;
-use super::{references, resume, snapshot};
+use super::{fill, references, resume, snapshot};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::relay::{Rows, Shape};
 use crate::worker::postgres::row::Sum;
-use crate::worker::postgres::{closure, identifier::TableName};
+use crate::worker::postgres::{bare, closure, identifier::TableName};
 use crate::worker::{Error, Job};
 
 /// A shared row that appeared on the source after the last look is no reason to give up.
@@ -49,14 +49,11 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     for state in done.values() {
         job.progress.advance(rows_of(state));
     }
-    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
-        copy_chunk(&cohort, &mut sides, &ownership, *chunk).await?;
-        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
-        if (number + 1).is_power_of_two() {
-            analyze(&cohort, &sides).await?;
-        }
+    if fills_bare_tables(&cohort, &mut sides, (&chunks, &done)).await? {
+        fill::run(&cohort, &mut sides, &ownership, &chunks).await?;
+    } else {
+        copy_chunks(&cohort, &mut sides, &ownership, (&chunks, &done)).await?;
     }
-    analyze(&cohort, &sides).await?;
     let states = finished(&cohort, &sides).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     let rows: u64 = states.values().map(rows_of).sum();
@@ -71,6 +68,49 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     }
     report.timings.insert("copy".into(), milliseconds(started));
     Ok(report)
+}
+
+/// Whether the tables are bare for this cohort's rows, or can be: worth it where more than one chunk has to land.
+async fn fills_bare_tables(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    (chunks, done): (&BTreeSet<i32>, &BTreeMap<i32, ChunkState>),
+) -> Result<bool, Error> {
+    if bare::waiting(&*sides.target, cohort.subject()).await?.is_some() {
+        return Ok(true);
+    }
+    if chunks.len() < 2 || !done.is_empty() {
+        return Ok(false);
+    }
+    // Two sessions build; a role with few connections may have no other.
+    if let Err(error) = cohort.job.target().await {
+        tracing::info!(%error, "there is no second session to build with: the tables keep their keys and indexes");
+        return Ok(false);
+    }
+    let catalogue = (&cohort.scope, &cohort.target_catalog);
+    bare::lay_bare(&mut sides.target, &sides.target_token, catalogue).await
+}
+
+async fn copy_chunks(
+    cohort: &Cohort<'_>,
+    sides: &mut Sides,
+    ownership: &Ownership,
+    (chunks, done): (&BTreeSet<i32>, &BTreeMap<i32, ChunkState>),
+) -> Result<(), Error> {
+    let mut since_analyzed = 0;
+    for (number, chunk) in chunks.iter().filter(|chunk| !done.contains_key(*chunk)).enumerate() {
+        copy_chunk(cohort, sides, ownership, *chunk).await?;
+        since_analyzed += 1;
+        // While a table grows from nothing its statistics age fastest; without them each proof would scan all that landed before.
+        if (number + 1).is_power_of_two() {
+            analyze(cohort, sides).await?;
+            since_analyzed = 0;
+        }
+    }
+    if since_analyzed > 0 {
+        analyze(cohort, sides).await?;
+    }
+    Ok(())
 }
 
 /// Only the source's rows are copied; a cohort that went over already has newer rows on the target.
@@ -122,13 +162,18 @@ fn rows_of(state: &ChunkState) -> u64 {
 
 /// The planner's row counts, by the cohort's share of all customers: for the display only.
 async fn estimate(cohort: &Cohort<'_>, sides: &Sides) -> Result<u64, Error> {
+    let rows = cohort.scope.owned.iter().map(|owned| owned.table.estimated_rows).sum();
+    share_of(cohort, sides, rows).await
+}
+
+/// The cohort's part of what all customers have.
+pub async fn share_of(cohort: &Cohort<'_>, sides: &Sides, whole: u64) -> Result<u64, Error> {
     let customers = cohort.customers(&sides.source).await?;
     let (Some(root), Ok(customers)) = (cohort.scope.root_table(), u64::try_from(customers)) else {
         return Ok(0);
     };
-    let rows: u64 = cohort.scope.owned.iter().map(|owned| owned.table.estimated_rows).sum();
     let all = root.table.estimated_rows.max(customers).max(1);
-    Ok(u64::try_from(u128::from(rows) * u128::from(customers) / u128::from(all)).unwrap_or(0))
+    Ok(u64::try_from(u128::from(whole) * u128::from(customers) / u128::from(all)).unwrap_or(0))
 }
 
 async fn copy_chunk(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership, chunk: i32) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::cohort::{Cohort, Sides};
 use super::removal::{self, Members};
 use super::reporting::{blocker, milliseconds};
-use super::{resume, select};
+use super::{fill, resume, select};
 use crate::contract::{Owner, Report, ReportResult, exit};
 use crate::worker::postgres::ledger;
 use crate::worker::{Error, Job};
@@ -23,6 +23,7 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     };
     select::complete_registration(&cohort, &mut sides).await?;
     give_back(&cohort, &mut sides).await?;
+    fill::undo(&cohort, &mut sides).await?;
     let removed = removal::remove(&cohort, &mut sides, Members::Release).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     removal::counted(&mut report, removed);

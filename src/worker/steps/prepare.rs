@@ -21,7 +21,7 @@ use crate::worker::postgres::row::Sum;
 use crate::worker::postgres::schema::{DumpOf, Section, dump};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{closure, collision, dependency, fence, ledger, split};
+use crate::worker::postgres::{bare, closure, collision, dependency, fence, ledger, split};
 use crate::worker::{Error, Job};
 
 /// Both databases with this attempt's tokens, and what of the source is to move.
@@ -87,6 +87,9 @@ impl<'j> Work<'j> {
         ledger::refuse_foreign(&source, migration).await?;
         ledger::refuse_foreign(&target, migration).await?;
         let (catalog, scope) = job.scope(&source).await?;
+        if ledger::exists(&target).await? {
+            bare::refuse_while_bare(&*target, job.subject()).await?;
+        }
         let existing = read_catalog(&target).await?;
         let findings = agreement::findings(&scope, &existing);
         if has_blocker(&findings) {

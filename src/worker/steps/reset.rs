@@ -9,6 +9,7 @@ use futures::try_join;
 use super::ending;
 use super::reporting::{blocker, finding, milliseconds, signed};
 use crate::contract::{Report, ReportResult, Severity, exit};
+use crate::worker::postgres::bare;
 use crate::worker::postgres::baseline::{Baseline, sum_of_table};
 use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::fence;
@@ -90,6 +91,7 @@ async fn reset_target(
         // Before its own customers were registered, every row was the target's own.
         if natives {
             prove_empty(target, &scope).await?;
+            put_back((&mut *target, token)).await?;
         }
         // Before they were copied, the shared rows were the target's own, and so were later ones.
         if references {
@@ -185,6 +187,14 @@ async fn prove_empty(target: &Session, scope: &Scope) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A copy that was under way and never discarded may have laid tables bare; over empty tables everything comes back.
+async fn put_back((target, token): (&mut Session, &Token)) -> Result<(), Error> {
+    match bare::put_back(target, token).await?.first() {
+        Some(waiting) => Err(Error::NotInForce { what: format!("{} of {}", waiting.name, waiting.table) }),
+        None => Ok(()),
+    }
 }
 
 /// Shared rows go where the table was empty before; where it had the same rows already, all of them stay.
