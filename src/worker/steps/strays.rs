@@ -10,8 +10,8 @@ use crate::worker::postgres::closure;
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::Ownership;
 use crate::worker::postgres::model::{ForeignKey, OwnedTable};
-use crate::worker::postgres::relay::{Rows, Shape, read};
-use crate::worker::postgres::row::{Sum, row_hash};
+use crate::worker::postgres::relay::{Rows, Shape};
+use crate::worker::postgres::row::Sum;
 
 /// Removes them until none is left: what goes may be a parent itself, of rows in its own table too.
 pub async fn remove(
@@ -51,12 +51,5 @@ async fn take_out(landing: &Landing<'_>, owned: &OwnedTable, key: &ForeignKey) -
         closure::is_orphan(key),
         table.select_list("t")
     );
-    let mut sum = Sum::default();
-    let mut rows = Rows::select(landing, &delete, shape.format, &table.name.to_string()).await?;
-    read(&mut rows, shape, None, |row| {
-        sum.add(row_hash(row));
-        Ok(())
-    })
-    .await?;
-    Ok(sum)
+    Rows::select(landing, &delete, shape.format, &table.name.to_string()).await?.sum(shape).await
 }
