@@ -29,7 +29,7 @@ async fn an_empty_target_gets_the_schema_the_shared_rows_and_key_ranges_of_its_o
     assert_eq!(project.number(Side::Target, keys).await, project.number(Side::Source, keys).await);
     for side in [Side::Source, Side::Target] {
         let session = project.session(side).await;
-        assert_eq!(fence::fenced_tables(&*session).await.unwrap().len(), 18, "{side:?}");
+        assert_eq!(fence::fenced_tables(&*session).await.unwrap().len(), 24, "{side:?}");
         let ownerships = ledger::ownerships(&*session).await.unwrap();
         let owners: Vec<_> = ownerships.iter().map(|one| (one.entry, one.owner, one.epoch)).collect();
         assert_eq!(
