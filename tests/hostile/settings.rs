@@ -7,9 +7,9 @@ use crate::journey::Journey;
 
 /// Shorter than the slow check below takes for one row.
 const LIMITS: &[&str] = &[
-    "statement_timeout = '150ms'",
-    "idle_in_transaction_session_timeout = '150ms'",
-    "idle_session_timeout = '150ms'",
+    "statement_timeout = '400ms'",
+    "idle_in_transaction_session_timeout = '400ms'",
+    "idle_session_timeout = '400ms'",
     "lock_timeout = '20ms'",
 ];
 
@@ -35,7 +35,7 @@ const SPELLINGS: &[&str] = &[
 
 /// The check takes its time, so that the target works longer than any limit while the source waits.
 const SCHEMA: &str = "
-    create function slow(int) returns boolean language plpgsql as 'begin perform pg_catalog.pg_sleep(0.2); return true; end';
+    create function slow(int) returns boolean language plpgsql as 'begin perform pg_catalog.pg_sleep(0.5); return true; end';
     create table customer (id int primary key, v_customer int, born timestamptz, took interval, rate real, amount float8, raw bytea, doc xml, body text);
     create table item (id bigserial primary key, customer int not null references customer, v_entry text);
     insert into customer select i, i, '2024-02-03 04:05:06.789+00', '-1 day 02:03:04', 0.1, 1 / 3.0, decode('005cff', 'hex'), 'no <b>document</b>', E'a\\\\b' from generate_series(1, 4) i;
