@@ -254,7 +254,7 @@ fn run_worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     let filter = variable("RUST_LOG").unwrap_or_else(|| "info".to_owned());
     telemetry::install(LogFormat::Json, &filter)?;
     let code = match worker_settings(args) {
-        Ok(settings) => runtime()?.block_on(worker::run(settings)),
+        Ok(settings) => worker::runtime().context("failed to start the runtime")?.block_on(worker::run(settings)),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "Step cannot start");
             exit::MISCONFIGURED

@@ -43,7 +43,7 @@ impl Rig {
             folder: tempfile::Builder::new().prefix("godwit-bench").tempdir().unwrap(),
             scale: number("GODWIT_BENCH_SCALE", 1.0),
             rounds: number("GODWIT_BENCH_ROUNDS", 5.0) as usize,
-            runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap(),
+            runtime: godwit::worker::runtime().unwrap(),
         };
         let accounts = [&rig.source, &rig.target].map(|server| {
             let pid = std::fs::read_to_string(server.socket_directory().join("data/postmaster.pid")).unwrap();

@@ -182,8 +182,7 @@ pub fn child(step: &str) -> ExitCode {
     let mut job = Job::new(&settings);
     job.mounts.scratch = std::env::var_os(SCRATCH).unwrap().into();
     let partitions = std::env::var(PARTITIONS).ok().map(|text| text.parse().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let outcome = runtime.block_on(async {
+    let outcome = godwit::worker::runtime().unwrap().block_on(async {
         match (&job.input.task, step) {
             (Task::Backup { includes }, "backup") => steps::backup::run_into(&job, includes, partitions).await,
             (Task::VerifyBackup { backup }, "verify-backup") => steps::verify_backup::run(&job, backup).await,

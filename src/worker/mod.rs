@@ -135,6 +135,13 @@ impl Job {
     }
 }
 
+/// The runtime of a step: one thread for all of its tasks. They mostly hand bytes from one socket to another, some kilobytes at a
+/// time, and to wake another thread for each of them cost as much as all that is done with the bytes. What blocks or digests for
+/// long has threads of its own.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Runs the step and returns the process's exit code; the report is durable before an exit code that ends the step.
 pub async fn run(settings: Settings) -> i32 {
     let job = Job::new(&settings);

@@ -23,6 +23,8 @@ use crate::contract;
 
 /// Below this size a file is one request; above it, one request for each part (S3 asks for 5 MiB at least).
 const PART_BYTES: usize = 8 << 20;
+/// A folder asks for nothing, and what is held is memory of the worker's.
+const FOLDER_PART_BYTES: usize = 1 << 20;
 /// S3 takes 10,000 parts at most; some room is left for files that turn out larger than expected.
 const MAX_PARTS: u64 = 8_000;
 const SYNCS_AT_A_TIME: usize = 8;
@@ -63,11 +65,11 @@ impl Storage {
             ),
             contract::Storage::S3(s3) => open_bucket(s3, credentials)?,
         };
-        let root = match place {
-            contract::Storage::Path(folder) => Some(folder.into()),
-            contract::Storage::S3(_) => None,
+        let (root, part_bytes) = match place {
+            contract::Storage::Path(folder) => (Some(folder.into()), FOLDER_PART_BYTES),
+            contract::Storage::S3(_) => (None, PART_BYTES),
         };
-        Ok(Self { store, root, part_bytes: PART_BYTES })
+        Ok(Self { store, root, part_bytes })
     }
 
     /// Writes a small file at once.
