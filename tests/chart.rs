@@ -203,7 +203,8 @@ fn used_rights() -> BTreeSet<(String, String)> {
 }
 
 fn operators_role(objects: &[Value]) -> &Value {
-    of_kind(objects, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "godwit").unwrap()
+    let roles = of_kind(objects, "ClusterRole");
+    roles.into_iter().find(|role| role["metadata"]["name"] == "godwit").expect("the operator has a role")
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //!
 //! Each side is read once into a [`Digest`]: rows fall into buckets by the hash of their key, a bucket holds a count
 //! and a 64-bit sum of row hashes. Where the buckets agree the rows agree. A digest also keeps a trail of (key, hash)
-//! while that is small, so that the keys behind differing buckets are usually known without reading again; else both
-//! sides are read once more for each [`Band`] of differing buckets, each small enough to be held.
+//! while that is small, so that the keys behind differing buckets are usually known without reading again. Else the few rows
+//! that differ are computed ([`Suspect`]s, to be confirmed), or both sides are read once more for each [`Band`] of differing
+//! buckets, each small enough to be held.
 
+use super::lone::{Bucket, number_of};
 use super::row::{Sum, row_hash};
 
 const BUCKETS: usize = 1 << 16;
@@ -14,6 +16,8 @@ pub const TRAIL_BYTES: usize = 10 << 20;
 /// A trail grows by so much at a time: doubling would waste as much as it holds.
 const TRAIL_STEP: usize = 1 << 20;
 const ENTRY_OVERHEAD: usize = 12;
+/// More suspects than this are not looked for one by one.
+const MAX_SUSPECTS: usize = 1000;
 
 /// What is wrong with a row of the copy, measured against the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -34,8 +38,10 @@ pub struct Difference {
 #[derive(Debug)]
 pub struct Digest {
     total: Sum,
-    buckets: Vec<Sum>,
+    buckets: Vec<Bucket>,
     key_bytes: u64,
+    /// Every key so far is a number.
+    numbered: bool,
     trail: Option<Trail>,
     limit: usize,
 }
@@ -50,8 +56,9 @@ impl Digest {
     pub fn with_limit(limit: usize) -> Self {
         Self {
             total: Sum::default(),
-            buckets: vec![Sum::default(); BUCKETS],
+            buckets: vec![Bucket::default(); BUCKETS],
             key_bytes: 0,
+            numbered: true,
             trail: Some(Trail::default()),
             limit,
         }
@@ -60,7 +67,9 @@ impl Digest {
     pub fn add(&mut self, key: &[u8], row: &[u8]) {
         let hash = row_hash(row);
         self.total.add(hash);
-        self.buckets[bucket_of(key)].add(hash);
+        let number = number_of(key);
+        self.numbered &= number.is_some();
+        self.buckets[bucket_of(key)].add(hash, number);
         self.key_bytes += key.len() as u64;
         if let Some(trail) = &mut self.trail {
             trail.push(key, hash);
@@ -87,7 +96,18 @@ impl Digest {
             let band = Band::of(&differing);
             return Located::Keys(differences(mine.entries(&band).collect(), theirs.entries(&band).collect()));
         }
-        Located::Bands(self.bands(copy, &differing))
+        Located::Elsewhere { suspects: self.suspects(copy, &differing), bands: self.bands(copy, &differing) }
+    }
+
+    fn suspects(&self, copy: &Self, differing: &[usize]) -> Option<Vec<Suspect>> {
+        if !(self.numbered && copy.numbered) || differing.len() > MAX_SUSPECTS {
+            return None;
+        }
+        let suspect = |bucket: &usize| {
+            let (mine, theirs) = (&self.buckets[*bucket], &copy.buckets[*bucket]);
+            mine.lone_key(theirs).map(|number| Suspect { number, explains: mine.sum.less(theirs.sum) })
+        };
+        differing.iter().map(suspect).collect()
     }
 
     fn bands(&self, copy: &Self, differing: &[usize]) -> Vec<Band> {
@@ -96,7 +116,7 @@ impl Digest {
         let mut bands = Vec::new();
         let (mut members, mut bytes) = (Vec::new(), 0);
         for &bucket in differing {
-            let size = (self.buckets[bucket].rows + copy.buckets[bucket].rows) * entry;
+            let size = (self.buckets[bucket].sum.rows + copy.buckets[bucket].sum.rows) * entry;
             if !members.is_empty() && bytes + size > self.limit as u64 {
                 bands.push(Band::of(&members));
                 members.clear();
@@ -116,8 +136,42 @@ impl Digest {
 #[derive(Debug)]
 pub enum Located {
     Keys(Vec<Difference>),
-    /// Too many rows to have remembered them all: read both sides once for each band, into a [`Sample`] each.
-    Bands(Vec<Band>),
+    /// Too many rows to have remembered them all. If the rows of all suspects are what the sides differ by, that is it; else read
+    /// both sides once for each band, into a [`Sample`] each.
+    Elsewhere {
+        suspects: Option<Vec<Suspect>>,
+        bands: Vec<Band>,
+    },
+}
+
+/// The key of a row that may be all by which a bucket differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The key, one column of an integer type; of another type it means nothing.
+    pub number: i64,
+    /// The original's bucket less the copy's, modulo 2^64.
+    explains: Sum,
+}
+
+impl Suspect {
+    /// The difference, if the rows that the two sides have under the key (key and hash) are all that there is to explain.
+    pub fn confirmed(&self, mine: Option<&(Vec<u8>, u64)>, theirs: Option<&(Vec<u8>, u64)>) -> Option<Difference> {
+        let sum = |row: Option<&(Vec<u8>, u64)>| {
+            let mut sum = Sum::default();
+            if let Some((_, hash)) = row {
+                sum.add(*hash);
+            }
+            sum
+        };
+        let class = match (mine, theirs) {
+            (Some(_), None) => Class::Missing,
+            (None, Some(_)) => Class::Extra,
+            (Some(_), Some(_)) => Class::Different,
+            (None, None) => return None,
+        };
+        let (key, _) = mine.or(theirs)?;
+        (sum(mine).less(sum(theirs)) == self.explains).then(|| Difference { class, key: key.clone() })
+    }
 }
 
 /// A set of buckets whose rows fit in memory together.
@@ -252,7 +306,7 @@ mod tests {
     fn located(original: &BTreeMap<u16, u8>, copy: &BTreeMap<u16, u8>, limit: usize) -> Vec<Difference> {
         match digest(original, limit).locate(&digest(copy, limit)) {
             Located::Keys(keys) => keys,
-            Located::Bands(bands) => bands
+            Located::Elsewhere { bands, .. } => bands
                 .iter()
                 .flat_map(|band| {
                     let (mut mine, mut theirs) = (Sample::of(band), Sample::of(band));
@@ -312,6 +366,73 @@ mod tests {
         }
     }
 
+    /// A key as a bigint travels.
+    fn field(key: u16) -> Vec<u8> {
+        [&8_i32.to_be_bytes()[..], &i64::from(key).to_be_bytes()].concat()
+    }
+
+    fn numbered(rows: &BTreeMap<u16, u8>) -> Digest {
+        let mut digest = Digest::with_limit(0);
+        for (key, value) in rows {
+            digest.add(&field(*key), &[&field(*key)[..], &[*value]].concat());
+        }
+        digest
+    }
+
+    #[test]
+    fn few_differing_rows_are_suspected_by_their_keys_and_confirmed_by_their_rows() {
+        let original: BTreeMap<u16, u8> = (0..5000).map(|key| (key, 0)).collect();
+        let mut copy = original.clone();
+        copy.insert(17, 1);
+        copy.remove(&4000);
+        copy.insert(6000, 0);
+        let Located::Elsewhere { suspects: Some(suspects), .. } = numbered(&original).locate(&numbered(&copy)) else {
+            panic!("three keys are few");
+        };
+        let row = |rows: &BTreeMap<u16, u8>, number: i64| {
+            let key = u16::try_from(number).unwrap();
+            let value = rows.get(&key)?;
+            Some((field(key), row_hash(&[&field(key)[..], &[*value]].concat())))
+        };
+        let confirmed = suspects.iter().map(|suspect| {
+            let (mine, theirs) = (row(&original, suspect.number), row(&copy, suspect.number));
+            let difference = suspect.confirmed(mine.as_ref(), theirs.as_ref()).expect("it is all there is");
+            (difference.key, difference.class)
+        });
+        let expected = [(field(17), Class::Different), (field(4000), Class::Missing), (field(6000), Class::Extra)];
+        assert_eq!(confirmed.collect::<BTreeMap<_, _>>(), expected.into_iter().collect());
+    }
+
+    #[test]
+    fn two_rows_that_differ_in_one_bucket_are_never_confirmed_as_one() {
+        let bucket = |key: &u16| bucket_of(&field(*key));
+        let mut seen = BTreeMap::new();
+        let (one, other) = (0..u16::MAX)
+            .find_map(|key| seen.insert(bucket(&key), key).map(|before| (before, key)))
+            .expect("there are not many more buckets than keys");
+        let digests = |value: u8| numbered(&BTreeMap::from([(one, value), (other, value)]));
+        let Located::Elsewhere { suspects, bands } = digests(0).locate(&digests(1)) else {
+            panic!("nothing was remembered");
+        };
+        assert_eq!(bands.len(), 1);
+        let row = |number: i64, value: u8| {
+            let key = [one, other].into_iter().find(|key| i64::from(*key) == number)?;
+            Some((field(key), row_hash(&[&field(key)[..], &[value]].concat())))
+        };
+        for suspect in suspects.into_iter().flatten() {
+            let (mine, theirs) = (row(suspect.number, 0), row(suspect.number, 1));
+            assert_eq!(suspect.confirmed(mine.as_ref(), theirs.as_ref()), None);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_no_numbers_are_suspected_of_nothing() {
+        let (mut original, mut copy) = (Digest::with_limit(0), Digest::with_limit(0));
+        original.add(b"key\t", b"key\ta\n");
+        copy.add(b"key\t", b"key\tb\n");
+        assert!(matches!(original.locate(&copy), Located::Elsewhere { suspects: None, .. }));
+    }
+
     #[test]
     fn two_equal_extra_rows_do_not_cancel_out() {
         let (mut original, mut copy) = (Digest::default(), Digest::default());
@@ -331,7 +452,7 @@ mod tests {
     fn bands_together_hold_every_differing_bucket_once() {
         let original: BTreeMap<u16, u8> = (0..5000).map(|key| (key, 0)).collect();
         let copy: BTreeMap<u16, u8> = (0..5000).map(|key| (key, 1)).collect();
-        let Located::Bands(bands) = digest(&original, 4096).locate(&digest(&copy, 4096)) else {
+        let Located::Elsewhere { bands, .. } = digest(&original, 4096).locate(&digest(&copy, 4096)) else {
             panic!("five thousand keys do not fit in four kilobytes");
         };
         assert!(bands.len() > 10);

@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 
 use super::closure::{self, Violation};
-use super::compare::{Band, Class, Difference, Digest, Located, Sample};
+use super::compare::{Band, Class, Difference, Digest, Located, Sample, Suspect};
+use super::identifier::quote_identifier;
 use super::keys::{Counts, KeyTable};
 use super::landing::Landing;
+use super::lone::number_of;
 use super::model::{Catalog, Scope, Table};
 use super::relay::{Rows, Shape, read};
 use super::restore_point::RestoreWriter;
-use super::row::Sum;
+use super::row::{RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
 use crate::worker::storage::{Storage, Writer};
 
@@ -57,6 +59,16 @@ impl<'a> Portion<'a> {
 
     pub fn name(&self) -> String {
         self.table.name.to_string()
+    }
+
+    /// The key's only column, if it holds whole numbers and travels in binary.
+    fn integer_key(&self) -> Option<&str> {
+        let [key] = self.table.primary_key.as_slice() else {
+            return None;
+        };
+        let of_type = self.table.column(key)?.type_name.as_str();
+        let whole = ["smallint", "integer", "bigint"].contains(&of_type) && self.shape.format == RowFormat::Binary;
+        whole.then_some(key)
     }
 }
 
@@ -103,6 +115,25 @@ impl Origin<'_> {
         Ok(digest)
     }
 
+    /// By their integer keys; none of a file, which is read as a whole or not at all.
+    async fn rows_by_key(&self, portion: &Portion<'_>) -> Result<Option<RowsByKey>, Error> {
+        if matches!(self, Self::File { .. }) {
+            return Ok(None);
+        }
+        let mut found = RowsByKey::new();
+        let shape = portion.shape;
+        let mut rows = self.open(portion).await?;
+        read(&mut rows, shape, None, |row| {
+            let key = shape.key_of(row)?;
+            if let Some(number) = number_of(key) {
+                found.insert(number, (key.to_vec(), row_hash(row)));
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Some(found))
+    }
+
     async fn sample(&self, portion: &Portion<'_>, band: &Band) -> Result<Sample, Error> {
         let mut sample = Sample::of(band);
         let shape = portion.shape;
@@ -128,6 +159,31 @@ impl Sides<'_> {
         try_join!(self.original.digest(portion, keep), self.copy.digest(portion, None))
     }
 
+    /// The differences, if the suspects' rows are all of them: a few rows found by their keys, in the place of all.
+    async fn confirm(
+        &self,
+        portion: &Portion<'_>,
+        suspects: Option<&[Suspect]>,
+    ) -> Result<Option<Vec<Difference>>, Error> {
+        let (Some(suspects), Some(key)) = (suspects, portion.integer_key()) else {
+            return Ok(None);
+        };
+        let numbers: Vec<String> = suspects.iter().map(|suspect| suspect.number.to_string()).collect();
+        let select = format!(
+            "select found.* from ({}) as found where found.{} = any('{{{}}}'::pg_catalog.int8[])",
+            portion.select,
+            quote_identifier(key),
+            numbers.join(",")
+        );
+        let rows = Portion { select, ..portion.clone() };
+        let (Some(mine), Some(theirs)) = try_join!(self.original.rows_by_key(&rows), self.copy.rows_by_key(&rows))?
+        else {
+            return Ok(None);
+        };
+        let confirmed = |suspect: &Suspect| suspect.confirmed(mine.get(&suspect.number), theirs.get(&suspect.number));
+        Ok(suspects.iter().map(confirmed).collect())
+    }
+
     /// Notes every differing key in the given key tables; `digests` are what [`Sides::compare`] found.
     pub async fn note(
         &self,
@@ -138,13 +194,16 @@ impl Sides<'_> {
         let mut counts = Counts::default();
         match original.locate(copy) {
             Located::Keys(keys) => file(&keys, into, &mut counts).await?,
-            Located::Bands(bands) => {
-                for band in &bands {
-                    let (mine, theirs) =
-                        try_join!(self.original.sample(portion, band), self.copy.sample(portion, band))?;
-                    file(&mine.differences(&theirs), into, &mut counts).await?;
+            Located::Elsewhere { suspects, bands } => match self.confirm(portion, suspects.as_deref()).await? {
+                Some(keys) => file(&keys, into, &mut counts).await?,
+                None => {
+                    for band in &bands {
+                        let (mine, theirs) =
+                            try_join!(self.original.sample(portion, band), self.copy.sample(portion, band))?;
+                        file(&mine.differences(&theirs), into, &mut counts).await?;
+                    }
                 }
-            }
+            },
         }
         for (transaction, keys) in into {
             keys.analyze(transaction).await?;
@@ -152,6 +211,8 @@ impl Sides<'_> {
         Ok(counts)
     }
 }
+
+type RowsByKey = BTreeMap<i64, (Vec<u8>, u64)>;
 
 async fn file(keys: &[Difference], into: &[(&Transaction<'_>, &KeyTable)], counts: &mut Counts) -> Result<(), Error> {
     counts.add(keys);

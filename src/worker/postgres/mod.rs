@@ -22,6 +22,7 @@ pub mod keys;
 pub mod labels;
 pub mod landing;
 pub mod ledger;
+pub mod lone;
 pub mod manifest;
 pub mod model;
 pub mod obstacle;

@@ -184,12 +184,12 @@ impl Batches {
     }
 
     /// Adds bytes; true when it is time to [`send`](Self::send).
-    pub(super) fn put(&mut self, bytes: &[u8]) -> bool {
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
         self.batch.put_slice(bytes);
         self.batch.len() >= BATCH_BYTES
     }
 
-    pub(super) async fn send(&mut self) -> Result<(), Error> {
+    pub async fn send(&mut self) -> Result<(), Error> {
         let batch = std::mem::replace(&mut self.batch, BytesMut::with_capacity(BATCH_CAPACITY)).freeze();
         // Not `send`: flushing each batch made the relay many times slower.
         self.sink.feed(batch).await.map_err(Error::database(format!("write {}", self.table)))

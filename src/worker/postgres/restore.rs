@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bytes::Bytes;
 use tokio_postgres::Transaction;
 
 use super::framing::Framing;
@@ -13,7 +12,7 @@ use super::manifest::{Manifest, PartitionFile, TableBackup, blocker};
 use super::partition::{Routed, Router};
 use super::relay::{Batches, Rows, Shape, head, read, tail};
 use super::routing_key::{Key, KeyType};
-use super::row::{Sum, row_hash};
+use super::row::{RowError, Sum, row_hash};
 use crate::contract::{Finding, exit};
 use crate::worker::error::Error;
 use crate::worker::storage::{Reader, Storage, StorageError};
@@ -53,27 +52,23 @@ impl<'f> PartReader<'f> {
         })
     }
 
-    /// The next row; `None` once the whole file was read and is what Backup wrote.
-    pub async fn next_row(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            match self.framing.next_row() {
-                Ok(Some(row)) => {
-                    self.sum.add(row_hash(&row));
-                    return Ok(Some(row));
-                }
-                Ok(None) => {}
-                Err(error) => return Err(self.damaged(&error.to_string())),
-            }
-            match self.reader.next().await? {
-                Some(piece) => self.framing.feed(piece),
-                None => return self.check_end().map(|()| None),
-            }
-        }
+    /// Shows the rows of the next piece; `false` once the whole file was read and is what Backup wrote.
+    pub async fn next_rows(&mut self, mut see: impl FnMut(&[u8]) -> Result<(), RowError>) -> Result<bool, Error> {
+        let Some(piece) = self.reader.next().await? else {
+            return self.check_end().map(|()| false);
+        };
+        let sum = &mut self.sum;
+        let shown = self.framing.each_row(piece, |row| {
+            sum.add(row_hash(row));
+            see(row)
+        });
+        shown.map_err(|error: RowError| self.damaged(&error.to_string()))?;
+        Ok(true)
     }
 
     /// Reads what is left, for the verdict on the file alone.
     pub async fn skip_rows(&mut self) -> Result<(), Error> {
-        while self.next_row().await?.is_some() {}
+        while self.next_rows(|_| Ok(())).await? {}
         Ok(())
     }
 
@@ -159,10 +154,20 @@ pub async fn restore_customers(
                 continue;
             }
             let mut part = PartReader::open(storage, table, file).await?;
-            while let Some(row) = part.next_row().await? {
-                if router.route(at, &row)? == 0 {
-                    sum.add(row_hash(&row));
-                    into.push(&row).await?;
+            loop {
+                let mut full = false;
+                let more = part.next_rows(|row| {
+                    if router.route(at, row)? == 0 {
+                        sum.add(row_hash(row));
+                        full |= into.put(row);
+                    }
+                    Ok(())
+                });
+                if !more.await? {
+                    break;
+                }
+                if full {
+                    into.send().await?;
                 }
             }
         }

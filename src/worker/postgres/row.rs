@@ -71,6 +71,13 @@ impl Sum {
         self.sum = self.sum.wrapping_add(other.sum);
     }
 
+    /// What is left without another set, modulo 2^64: the other may have more.
+    #[must_use]
+    pub fn less(mut self, other: Sum) -> Self {
+        self.take_off(other);
+        self
+    }
+
     /// Takes out a set of rows that was in it.
     pub fn take_off(&mut self, gone: Sum) {
         self.rows = self.rows.wrapping_sub(gone.rows);

@@ -212,10 +212,18 @@ impl Trial<'_> {
         let mut into = Batches::into_table(sink, &table.name());
         let mut refused = into.push(head(format)).await.err();
         let mut rows = 0;
-        while let Some(row) = part.next_row().await? {
-            rows += 1;
-            if refused.is_none() {
-                refused = into.push(&row).await.err();
+        loop {
+            let mut full = false;
+            let more = part.next_rows(|row| {
+                rows += 1;
+                full |= refused.is_none() && into.put(row);
+                Ok(())
+            });
+            if !more.await? {
+                break;
+            }
+            if full {
+                refused = into.send().await.err();
             }
         }
         if let Some(error) = refused {

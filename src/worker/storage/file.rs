@@ -1,15 +1,20 @@
 //! One file of the storage while it is written or read: digested on the way, a part of it in memory at most.
 //! Opened by `Storage`. Must not show a file before it is complete.
 
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream::BoxStream};
-use object_store::{GetResult, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use object_store::{GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{StorageError, read_error};
+
+/// What is read of a folder's file at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A stored file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +156,20 @@ impl Writer {
     }
 }
 
+/// The store's own stream of a file asks another thread for each 8 KiB.
+fn in_large_pieces(file: File) -> BoxStream<'static, object_store::Result<Bytes>> {
+    let read = |mut file: File| async move {
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            let length = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+            Ok((length > 0).then(|| (Bytes::from(piece), file)))
+        });
+        let outcome = reading.await.map_err(std::io::Error::other).and_then(|outcome| outcome);
+        outcome.map_err(|source| object_store::Error::Generic { store: "folder", source: Box::new(source) })
+    };
+    futures::stream::try_unfold(file, read).boxed()
+}
+
 /// A file being read.
 pub struct Reader {
     path: String,
@@ -162,7 +181,12 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn new(path: String, found: GetResult) -> Self {
-        Self { path, size: found.meta.size, pieces: found.into_stream(), digest: RunningDigest::default(), bytes: 0 }
+        let size = found.meta.size;
+        let pieces = match found.payload {
+            GetResultPayload::File(file, _) => in_large_pieces(file),
+            GetResultPayload::Stream(pieces) => pieces,
+        };
+        Self { path, size, pieces, digest: RunningDigest::default(), bytes: 0 }
     }
 
     /// The size that the storage states.
