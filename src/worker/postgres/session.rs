@@ -180,6 +180,7 @@ where
     }
 }
 
+/// Scans begin at the beginning, wherever another one is: keys that come in order take two bytes each in a map, others many more.
 fn settings(purpose: &Purpose) -> String {
     let read_only = if purpose.read_only { "on" } else { "off" };
     format!(
@@ -188,7 +189,7 @@ fn settings(purpose: &Purpose) -> String {
          set lc_monetary = 'C'; set xmloption = 'content'; set standard_conforming_strings = on; set synchronous_commit = on; set quote_all_identifiers = off; \
          set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{LOCK_TIMEOUT}'; \
          set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off; \
-         set default_transaction_read_only = {read_only}; \
+         set default_transaction_read_only = {read_only}; set synchronize_seqscans = off; \
          select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in ('idle_session_timeout', 'transaction_timeout')"
     )
 }
