@@ -1,15 +1,15 @@
 //! Comparing one large table on both sides, and finding one wrong cell in it, against the SQL of pgcopydb and data-diff.
-//! Product code measured: `difference::Sides`, the library that Validate compares with.
+//! Product code measured: `sides::Sides`, the library that Validate compares with.
 
 use std::time::{Duration, Instant};
 
 use godwit::contract::Side;
 use godwit::worker::postgres::catalog::read_catalog;
-use godwit::worker::postgres::difference::{Origin, Portion, Sides};
 use godwit::worker::postgres::identifier::TableName;
 use godwit::worker::postgres::keys::KeyTable;
 use godwit::worker::postgres::relay::Shape;
 use godwit::worker::postgres::session::{Purpose, connect};
+use godwit::worker::postgres::sides::{Origin, Portion, Sides};
 use godwit::worker::steps::snapshot;
 
 use crate::data;
@@ -55,7 +55,7 @@ pub fn run(rig: &Rig, results: &mut Results) {
             }),
         ],
     );
-    let by = "library: `difference::Sides`, which Validate compares with";
+    let by = "library: `sides::Sides`, which Validate compares with";
     for (metric, ours, peer, goal) in [
         ("validate one table on both sides", "validate", "pgcopydb's SQL", Goal::AtLeast(3.5)),
         ("validate one table on both sides", "validate", "data-diff's SQL", Goal::AtLeast(4.0)),

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::{GenericClient, Transaction};
 
 use super::dependency::Dependency;
-use super::difference::{Origin, Portion};
 use super::identifier::TableName;
 use super::model::{Catalog, Scope, Table};
 use super::relay::Shape;
 use super::row::Sum;
+use super::sides::{Origin, Portion};
 use crate::worker::error::Error;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

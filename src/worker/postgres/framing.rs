@@ -84,8 +84,7 @@ impl Framing {
         Ok(())
     }
 
-    /// Takes the next piece. Call [`next_row`](Self::next_row) until it has no more before the next piece.
-    pub fn feed(&mut self, piece: Bytes) {
+    fn feed(&mut self, piece: Bytes) {
         if self.carry.is_empty() && self.piece.is_empty() {
             self.piece = piece;
             return;
@@ -95,12 +94,6 @@ impl Framing {
             self.piece = Bytes::new();
         }
         self.carry.extend_from_slice(&piece);
-    }
-
-    /// The next whole row; `None` when more data is needed or the end was reached.
-    pub fn next_row(&mut self) -> Result<Option<Bytes>, RowError> {
-        let length = self.find_row()?;
-        Ok(length.map(|length| self.take(length)))
     }
 
     /// The length of the row with which the remaining bytes begin.
@@ -146,10 +139,6 @@ impl Framing {
 
     fn remaining(&self) -> &[u8] {
         if self.carry.is_empty() { &self.piece } else { &self.carry }
-    }
-
-    fn take(&mut self, length: usize) -> Bytes {
-        if self.carry.is_empty() { self.piece.split_to(length) } else { self.carry.split_to(length).freeze() }
     }
 
     fn pass(&mut self, length: usize) {

@@ -40,6 +40,7 @@ pub mod schema;
 pub mod scope;
 pub mod sequence;
 pub mod session;
+pub mod sides;
 pub mod soundness;
 pub mod split;
 pub mod spool;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::difference::{Origin, Portion};
 use super::row::{RowFormat, Sum};
+use super::sides::{Origin, Portion};
 use crate::contract::exit;
 use crate::worker::error::Error;
 use crate::worker::storage::{self, Storage, Stored, Writer};

@@ -73,10 +73,10 @@ fn cut(data: &[u8], cuts: &[prop::sample::Index]) -> Vec<Bytes> {
 fn read(framing: &mut Framing, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, RowError> {
     let mut rows = Vec::new();
     for piece in pieces {
-        framing.feed(piece);
-        while let Some(row) = framing.next_row()? {
-            rows.push(row);
-        }
+        framing.each_row(piece, |row| {
+            rows.push(Bytes::copy_from_slice(row));
+            Ok::<_, RowError>(())
+        })?;
     }
     framing.finish()?;
     Ok(rows)
@@ -231,10 +231,11 @@ fn a_row_in_one_piece_is_not_copied() {
     let data = Bytes::from(data);
     let inside = data.as_ptr_range();
     let mut framing = Framing::new(RowFormat::Binary, 1);
-    framing.feed(data);
-    while let Some(row) = framing.next_row().unwrap() {
+    let seen = framing.each_row(data, |row| {
         assert!(inside.contains(&row.as_ptr()));
-    }
+        Ok::<_, RowError>(())
+    });
+    assert_eq!(seen, Ok(()));
 }
 
 #[test]

@@ -272,6 +272,7 @@ mod tests {
     use super::*;
     use crate::contract;
     use crate::worker::postgres::framing::Framing;
+    use crate::worker::postgres::row::RowError;
     use crate::worker::storage::{Credentials, digest};
 
     fn folder_storage(folder: &tempfile::TempDir) -> Storage {
@@ -288,14 +289,17 @@ mod tests {
         spilled.in_storage = false;
     }
 
-    async fn stored_rows(storage: &Storage, part: &StoredPart) -> Vec<Vec<u8>> {
-        let content = storage.get_bytes(&part.file.path, 1 << 20).await.unwrap();
-        let mut framing = Framing::new(RowFormat::Text, 1);
-        framing.feed(content);
+    async fn stored_rows(storage: &Storage, path: &str, format: RowFormat) -> Vec<Vec<u8>> {
+        let content = storage.get_bytes(path, 1 << 20).await.unwrap();
+        let mut framing = Framing::new(format, 1);
         let mut rows = Vec::new();
-        while let Some(row) = framing.next_row().unwrap() {
-            rows.push(row.to_vec());
-        }
+        framing
+            .each_row(content, |row| {
+                rows.push(row.to_vec());
+                Ok::<_, RowError>(())
+            })
+            .unwrap();
+        assert_eq!(framing.finish(), Ok(()));
         rows
     }
 
@@ -325,7 +329,7 @@ mod tests {
             let parts = spool.store((&storage, "t"), |partition| format!("{partition}.copy")).await.unwrap();
             assert_eq!(parts.len(), 39, "the empty partition has no file");
             for part in &parts {
-                let rows = stored_rows(&storage, part).await;
+                let rows = stored_rows(&storage, &part.file.path, RowFormat::Text).await;
                 assert_eq!(rows, expected[usize::from(part.partition)]);
                 let content = storage.get_bytes(&part.file.path, 1 << 20).await.unwrap();
                 assert_eq!((content.len() as u64, digest(&content)), (part.file.bytes, part.file.digest.clone()));
@@ -350,12 +354,7 @@ mod tests {
         spool.push(0, &row);
         assert!(!spool.is_full());
         let parts = spool.store((&storage, "t"), |_| "whole.copy".into()).await.unwrap();
-        let content = storage.get_bytes("t/whole.copy", 100).await.unwrap();
-        let mut framing = Framing::new(RowFormat::Binary, 1);
-        framing.feed(content);
-        assert_eq!(framing.next_row().unwrap().unwrap()[..], row);
-        assert_eq!(framing.next_row(), Ok(None));
-        assert_eq!(framing.finish(), Ok(()));
+        assert_eq!(stored_rows(&storage, "t/whole.copy", RowFormat::Binary).await, [row]);
         assert_eq!(parts[0].sum.rows, 1);
     }
 }

@@ -12,10 +12,11 @@ use super::reporting::{milliseconds, signed};
 use super::validate::{expected, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side, exit};
-use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
+use crate::worker::postgres::difference::{Bringing, Brought, Extra};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::restore_point::{Reference, RestoreWriter};
+use crate::worker::postgres::sides::Portion;
 use crate::worker::postgres::{closure, soundness};
 use crate::worker::{Error, Job};
 

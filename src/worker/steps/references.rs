@@ -4,10 +4,11 @@
 
 use crate::contract::Owner;
 use crate::worker::Error;
-use crate::worker::postgres::difference::{Bringing, Brought, Extra, Portion};
+use crate::worker::postgres::difference::{Bringing, Brought, Extra};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::model::entry;
 use crate::worker::postgres::restore_point::RestoreWriter;
+use crate::worker::postgres::sides::Portion;
 use crate::worker::postgres::{ledger, remnant};
 
 use super::cohort::{Cohort, Sides};

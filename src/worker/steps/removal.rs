@@ -9,11 +9,11 @@ use super::copy::chunks;
 use super::reporting::{blocker, signed};
 use crate::contract::{Owner, exit};
 use crate::worker::Error;
-use crate::worker::postgres::difference::Portion;
 use crate::worker::postgres::identifier::quote_identifier;
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Chunks, OwnedTable, entry};
+use crate::worker::postgres::sides::Portion;
 use crate::worker::postgres::{closure, fence, remnant};
 
 /// What becomes of the customers' membership.

@@ -11,9 +11,9 @@ use super::return_::portions;
 use super::{resume, snapshot};
 use crate::contract::{Finding, Report, ReportResult};
 use crate::worker::postgres::closure;
-use crate::worker::postgres::difference::{Origin, Sides as Compared};
 use crate::worker::postgres::keys::KeyTable;
 use crate::worker::postgres::restore_point::Manifest;
+use crate::worker::postgres::sides::{Origin, Sides as Compared};
 use crate::worker::{Error, Job};
 
 pub async fn run(job: &Job) -> Result<Report, Error> {

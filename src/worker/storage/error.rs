@@ -94,6 +94,11 @@ fn io_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     kind
 }
 
+/// What the file system said, as the store of a folder would have told it.
+pub(super) fn of_folder(source: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "folder", source: Box::new(source) }
+}
+
 pub(super) fn read_error(path: &str, source: object_store::Error) -> StorageError {
     match source {
         object_store::Error::NotFound { .. } => StorageError::Missing { path: path.into() },

@@ -11,7 +11,7 @@ use object_store::{GetResult, GetResultPayload, MultipartUpload, ObjectStore, Ob
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{StorageError, read_error};
+use super::error::{StorageError, of_folder, read_error};
 
 /// What is read of a folder's file at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -165,7 +165,7 @@ fn in_large_pieces(file: File) -> BoxStream<'static, object_store::Result<Bytes>
             Ok((length > 0).then(|| (Bytes::from(piece), file)))
         });
         let outcome = reading.await.map_err(std::io::Error::other).and_then(|outcome| outcome);
-        outcome.map_err(|source| object_store::Error::Generic { store: "folder", source: Box::new(source) })
+        outcome.map_err(of_folder)
     };
     futures::stream::try_unfold(file, read).boxed()
 }

@@ -17,7 +17,7 @@ use object_store::{
 };
 
 pub use self::error::StorageError;
-use self::error::read_error;
+use self::error::{of_folder, read_error};
 pub use self::file::{Reader, RunningDigest, Stored, Writer, digest};
 use crate::contract;
 
@@ -172,10 +172,10 @@ impl Storage {
         let (root, folder) =
             self.root.clone().zip(self.local(into)).ok_or_else(|| StorageError::Path { path: into.into() })?;
         let adopted = tokio::task::spawn_blocking(move || name_durably((&root, &folder), &files)).await;
-        adopted.map_err(std::io::Error::other).and_then(|adopted| adopted).map_err(|source| StorageError::Write {
-            path: into.into(),
-            source: object_store::Error::Generic { store: "folder", source: Box::new(source) },
-        })
+        adopted
+            .map_err(std::io::Error::other)
+            .and_then(|adopted| adopted)
+            .map_err(|source| StorageError::Write { path: into.into(), source: of_folder(source) })
     }
 
     /// Deletes a file; there need not be one.
@@ -197,10 +197,9 @@ impl Storage {
         let location = root.join(parse(folder)?.as_ref());
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(location)).await;
         match removed.map_err(std::io::Error::other).and_then(|removed| removed) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StorageError::Delete {
-                path: folder.into(),
-                source: object_store::Error::Generic { store: "folder", source: Box::new(source) },
-            }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StorageError::Delete { path: folder.into(), source: of_folder(source) })
+            }
             _ => Ok(()),
         }
     }
