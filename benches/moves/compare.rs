@@ -89,7 +89,7 @@ async fn compared(rig: &Rig, target_uri: &str, expected: u64) -> Duration {
     let portion = Portion { table, shape, select: table.select_all() };
     let source = snapshot::of(&mut source).await.unwrap();
     let target = snapshot::of(&mut target).await.unwrap();
-    let sides = Sides { original: Origin::Database(&source), copy: Origin::Database(&target) };
+    let mut sides = Sides { original: Origin::Database(&source), copy: Origin::Database(&target) };
     let digests = sides.compare(&portion, None).await.unwrap();
     let mut found = 0;
     if !digests.0.agrees_with(&digests.1) {

@@ -26,3 +26,4 @@ mod proxy;
 mod select;
 #[allow(dead_code, reason = "shared with tests/faults")]
 mod server;
+mod sieve;

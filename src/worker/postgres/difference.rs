@@ -59,6 +59,8 @@ pub struct Bringing<'a> {
     pub source: &'a Transaction<'a>,
     pub landing: &'a Landing<'a>,
     pub scope: &'a Scope,
+    /// Whose rows they are; none for shared rows.
+    pub entry: Option<i32>,
     /// Of the landing's side.
     pub catalog: &'a Catalog,
     pub extra: Extra,
@@ -75,12 +77,13 @@ impl<'a> Bringing<'a> {
     ) -> Result<Brought, Error> {
         let mut brought = Brought::default();
         let mut changes = Vec::new();
+        let mut sides = self.sides().await?;
         for (number, portion) in portions.iter().enumerate() {
-            let digests = self.survey(portion, restore.as_deref_mut()).await?;
+            let digests = survey(&mut sides, portion, restore.as_deref_mut()).await?;
             self.refuse_strangers(portion, digests.1.total())?;
             brought.tables.insert(portion.name(), digests.0.total());
             if !digests.0.agrees_with(&digests.1) {
-                let (change, counts) = self.change(portion, number, &digests).await?;
+                let (change, counts) = self.change(&sides, (portion, number), &digests).await?;
                 brought.counts.merge(counts);
                 changes.push(change);
             }
@@ -98,22 +101,14 @@ impl<'a> Bringing<'a> {
         Ok(brought)
     }
 
-    fn sides(&self) -> Sides<'a> {
-        Sides { original: Origin::Database(self.source), copy: Origin::Database(self.landing) }
-    }
-
-    async fn survey(
-        &self,
-        portion: &Portion<'_>,
-        restore: Option<&mut RestoreWriter<'_>>,
-    ) -> Result<(Digest, Digest), Error> {
-        let Some(restore) = restore else {
-            return self.sides().compare(portion, None).await;
+    async fn sides(&self) -> Result<Sides<'a>, Error> {
+        let Some(entry) = self.entry else {
+            return Ok(Sides { original: Origin::Database(self.source), copy: Origin::Database(self.landing) });
         };
-        let mut writer = restore.begin(portion)?;
-        let digests = self.sides().compare(portion, Some(&mut writer)).await?;
-        restore.add(portion, writer.finish().await?, digests.0.total());
-        Ok(digests)
+        Ok(Sides {
+            original: Origin::of_entry(self.source, self.scope, entry).await?,
+            copy: Origin::of_entry(self.landing, self.scope, entry).await?,
+        })
     }
 
     /// Repairing a stranger's write in silence would hide that somebody writes past the fence.
@@ -128,15 +123,15 @@ impl<'a> Bringing<'a> {
 
     async fn change<'p>(
         &self,
-        portion: &'p Portion<'p>,
-        number: usize,
+        sides: &Sides<'_>,
+        (portion, number): (&'p Portion<'p>, usize),
         digests: &(Digest, Digest),
     ) -> Result<(Change<'p>, Counts), Error> {
         let (table, shape) = (portion.table, portion.shape);
         let wanted = KeyTable::create(self.source, table, shape, number).await?;
         let keys = KeyTable::create(self.landing, table, shape, number).await?;
         let into: [(&Transaction<'_>, &KeyTable); 2] = [(self.source, &wanted), (self.landing, &keys)];
-        let counts = self.sides().note(portion, digests, &into).await?;
+        let counts = sides.note(portion, digests, &into).await?;
         let change = Change { portion, wanted, keys, expected: digests.0.total(), account: digests.1.total() };
         Ok((change, counts))
     }
@@ -204,4 +199,18 @@ impl<'a> Bringing<'a> {
         }
         closure::refuse(&violations)
     }
+}
+
+async fn survey(
+    sides: &mut Sides<'_>,
+    portion: &Portion<'_>,
+    restore: Option<&mut RestoreWriter<'_>>,
+) -> Result<(Digest, Digest), Error> {
+    let Some(restore) = restore else {
+        return sides.compare(portion, None).await;
+    };
+    let mut writer = restore.begin(portion)?;
+    let digests = sides.compare(portion, Some(&mut writer)).await?;
+    restore.add(portion, writer.finish().await?, digests.0.total());
+    Ok(digests)
 }

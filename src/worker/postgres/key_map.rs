@@ -14,7 +14,7 @@ const SLOTS_PER_KEY: usize = 16;
 const NO_PARTITION: u16 = u16::MAX;
 
 /// From a parent's key to its partition: an array where the keys are dense integers, a map otherwise.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum KeyMap {
     Dense {
         /// The key of the first slot.
@@ -28,6 +28,15 @@ pub enum KeyMap {
 impl Default for KeyMap {
     fn default() -> Self {
         Self::Dense { base: 0, slots: Vec::new(), used: 0 }
+    }
+}
+
+impl FromIterator<Key> for KeyMap {
+    /// All of them under 0.
+    fn from_iter<K: IntoIterator<Item = Key>>(keys: K) -> Self {
+        let mut map = Self::default();
+        keys.into_iter().for_each(|key| map.insert(key, 0));
+        map
     }
 }
 

@@ -41,6 +41,7 @@ pub mod scope;
 pub mod sequence;
 pub mod session;
 pub mod sides;
+pub mod sieve;
 pub mod soundness;
 pub mod split;
 pub mod spool;

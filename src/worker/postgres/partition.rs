@@ -1,8 +1,6 @@
 //! The router: says for each row, read once and in the order of the scope, to which partition its customer belongs.
-//! Used by Backup while it reads, and by a restore to find the partitions that hold given customers. No SQL, no IO.
+//! Used by Backup while it reads, by a restore to find the rows of given customers, and by `sieve`. No SQL, no IO.
 //! Must not guess: a row whose parent is not known belongs to no customer and is told apart, never dropped.
-
-use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +104,14 @@ impl Routed {
         }
     }
 
+    /// The only column of a key, if it holds whole numbers.
+    pub fn integer_key<'n>(&self, names: &'n [String]) -> Option<&'n str> {
+        let [name] = names else {
+            return None;
+        };
+        (self.key(names)?.types == [KeyType::Integer]).then_some(name)
+    }
+
     fn key(&self, names: &[String]) -> Option<KeyColumns> {
         let mut found = KeyColumns::default();
         for name in names {
@@ -141,6 +147,25 @@ struct KeyColumns {
     types: Vec<KeyType>,
 }
 
+/// A table and the columns by which rows of others refer to it.
+pub type ParentKey<'a> = (&'a StoredName, &'a [String]);
+
+/// The keys that children's rows are followed by, each with the last table that does.
+pub fn parent_keys(tables: &[Routed]) -> Vec<(ParentKey<'_>, usize)> {
+    let mut keys: Vec<(ParentKey<'_>, usize)> = Vec::new();
+    for (at, table) in tables.iter().enumerate() {
+        let Some(parent) = &table.parent else {
+            continue;
+        };
+        let key = (&parent.referenced, parent.referenced_columns.as_slice());
+        match keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, last)) => *last = at,
+            None => keys.push((key, at)),
+        }
+    }
+    keys
+}
+
 /// What the router does with the rows of one table.
 #[derive(Debug)]
 struct Route {
@@ -158,7 +183,7 @@ struct Route {
 enum Choice {
     ByHash,
     /// Partition 0 for these customers; all others are as good as none.
-    Only(HashSet<Key>),
+    Only(KeyMap),
 }
 
 /// Routes the rows of owned tables, which must be read in the given order: parents before children.
@@ -178,26 +203,20 @@ impl Router {
         Self::with(tables, root_key, (partitions, Choice::ByHash))
     }
 
-    /// Finds the rows of some customers: they are routed to 0, every other row to 1.
-    pub fn only(tables: &[Routed], root_key: &str, customers: HashSet<Key>) -> Self {
-        Self::with(tables, root_key, (1, Choice::Only(customers)))
+    /// Finds the rows of some customers, those that the map knows: they are routed to 0, every other row to 1. A row that names its
+    /// customer by the customer's own key belongs to it, whether or not the customer has a row.
+    pub fn only(tables: &[Routed], root_key: &str, customers: KeyMap) -> Self {
+        let mut router = Self::with(tables, root_key, (1, Choice::Only(customers.clone())));
+        let named = [root_key.to_owned()];
+        let by_name = tables.first().map(|root| (&root.name, &named[..]));
+        if let Some(map) = parent_keys(tables).iter().position(|(key, _)| Some(*key) == by_name) {
+            router.maps[map] = customers;
+        }
+        router
     }
 
     fn with(tables: &[Routed], root_key: &str, (partitions, choice): (u16, Choice)) -> Self {
-        let mut wanted: Vec<(&StoredName, &[String])> = Vec::new();
-        let mut last_use = Vec::new();
-        for (at, parent) in tables.iter().enumerate() {
-            let Some(parent) = &parent.parent else {
-                continue;
-            };
-            let key = (&parent.referenced, parent.referenced_columns.as_slice());
-            if let Some(known) = wanted.iter().position(|it| *it == key) {
-                last_use[known] = at;
-            } else {
-                wanted.push(key);
-                last_use.push(at);
-            }
-        }
+        let (wanted, last_use): (Vec<_>, _) = parent_keys(tables).into_iter().unzip();
         Self {
             partitions,
             choice,
@@ -237,7 +256,7 @@ impl Router {
             Some((columns, map)) => key_in(columns)?.and_then(|key| match (map, &self.choice) {
                 (Some(map), _) => self.maps[*map].get(key),
                 (None, Choice::ByHash) => Some(key.partition(self.partitions)),
-                (None, Choice::Only(customers)) => customers.contains(&key).then_some(0),
+                (None, Choice::Only(customers)) => customers.get(key).map(|_| 0),
             }),
             None => None,
         };
@@ -261,7 +280,7 @@ impl Router {
 }
 
 impl Route {
-    fn of(table: &Routed, root_key: &str, maps: &[(&StoredName, &[String])]) -> Self {
+    fn of(table: &Routed, root_key: &str, maps: &[ParentKey<'_>]) -> Self {
         let told_by = match &table.parent {
             None => table.key(&[root_key.to_owned()]).map(|key| (key, None)),
             Some(parent) => table.key(&parent.columns).and_then(|key| {

@@ -188,7 +188,7 @@ fn a_restore_finds_the_rows_of_its_customers_and_no_others() {
     let tables = Routed::of_scope(&crm());
     let stored: Vec<Routed> = serde_json::from_str(&serde_json::to_string(&tables).unwrap()).unwrap();
     assert_eq!(stored, tables);
-    let wanted = HashSet::from([Key::Integer(2)]);
+    let wanted = KeyMap::from_iter([Key::Integer(2)]);
     let mut router = Router::only(&stored, "id", wanted);
     let mut account = |id: i64| {
         let row = binary(&[Some(&id.to_be_bytes()), None]);

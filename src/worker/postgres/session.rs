@@ -181,6 +181,7 @@ where
 }
 
 /// Scans begin at the beginning, wherever another one is: keys that come in order take two bytes each in a map, others many more.
+/// A cohort's rows are found by hash joins, which spill to disk at the four megabytes that a server grants unless told otherwise.
 fn settings(purpose: &Purpose) -> String {
     let read_only = if purpose.read_only { "on" } else { "off" };
     format!(
@@ -190,6 +191,7 @@ fn settings(purpose: &Purpose) -> String {
          set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{LOCK_TIMEOUT}'; \
          set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off; \
          set default_transaction_read_only = {read_only}; set synchronize_seqscans = off; \
+         select pg_catalog.set_config(name, '64MB', false) from pg_catalog.pg_settings where name = 'work_mem' and setting::int8 < 65536; \
          select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in ('idle_session_timeout', 'transaction_timeout')"
     )
 }

@@ -14,6 +14,7 @@ use super::lone::number_of;
 use super::model::{Scope, Table};
 use super::relay::{Rows, Shape, read};
 use super::row::{RowFormat, Sum, row_hash};
+use super::sieve::Sieve;
 use crate::worker::error::Error;
 use crate::worker::storage::{Storage, Writer};
 
@@ -71,6 +72,11 @@ impl<'a> Portion<'a> {
 /// Where the rows of a portion are read, as often as it takes.
 pub enum Origin<'a> {
     Database(&'a Transaction<'a>),
+    /// A database with most of its rows in the portions, which come in the order of the scope: whole tables are read.
+    Sifted {
+        transaction: &'a Transaction<'a>,
+        sieve: Sieve,
+    },
     File {
         storage: &'a Storage,
         /// By table.
@@ -78,10 +84,16 @@ pub enum Origin<'a> {
     },
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    /// A database in which the portions of an entry will be read, all or some of them, each once.
+    pub async fn of_entry(transaction: &'a Transaction<'a>, scope: &Scope, entry: i32) -> Result<Self, Error> {
+        let sieve = Sieve::of_entry(transaction, scope, entry).await?;
+        Ok(sieve.map_or(Self::Database(transaction), |sieve| Self::Sifted { transaction, sieve }))
+    }
+
     pub async fn open(&self, portion: &Portion<'_>) -> Result<Rows, Error> {
         match self {
-            Self::Database(transaction) => {
+            Self::Database(transaction) | Self::Sifted { transaction, .. } => {
                 let format = portion.shape.format;
                 Rows::select(transaction, &portion.select, format, &portion.name()).await
             }
@@ -99,15 +111,21 @@ impl Origin<'_> {
         self.open(portion).await?.sum(portion.shape).await
     }
 
-    async fn digest(&self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<Digest, Error> {
+    async fn digest(&mut self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<Digest, Error> {
         let mut digest = Digest::default();
         let shape = portion.shape;
-        let mut rows = self.open(portion).await?;
-        read(&mut rows, shape, keep, |row| {
+        let see = |row: &[u8]| {
             digest.add(shape.key_of(row)?, row);
             Ok(())
-        })
-        .await?;
+        };
+        match self {
+            Self::Sifted { transaction, sieve } if sieve.is_ready_for(portion.table) => {
+                let rows =
+                    Rows::select(transaction, &portion.table.select_all(), shape.format, &portion.name()).await?;
+                sieve.read(rows, shape, keep, see).await?;
+            }
+            _ => read(&mut self.open(portion).await?, shape, keep, see).await?,
+        }
         Ok(digest)
     }
 
@@ -151,7 +169,11 @@ pub struct Sides<'a> {
 
 impl Sides<'_> {
     /// Reads both sides at the same time; `keep` receives the original's rows as a file.
-    pub async fn compare(&self, portion: &Portion<'_>, keep: Option<&mut Writer>) -> Result<(Digest, Digest), Error> {
+    pub async fn compare(
+        &mut self,
+        portion: &Portion<'_>,
+        keep: Option<&mut Writer>,
+    ) -> Result<(Digest, Digest), Error> {
         try_join!(self.original.digest(portion, keep), self.copy.digest(portion, None))
     }
 

@@ -144,6 +144,7 @@ async fn bring(
         source: &source,
         landing: &landing,
         scope: &cohort.scope,
+        entry: Some(cohort.entry),
         catalog: &cohort.target_catalog,
         extra: Extra::Remove,
         expected: Some(&expected),

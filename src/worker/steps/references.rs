@@ -34,6 +34,7 @@ pub async fn bring(
         source: &source,
         landing: &landing,
         scope: &cohort.scope,
+        entry: None,
         catalog: &cohort.target_catalog,
         extra: Extra::KeepUsed { own },
         expected: None,

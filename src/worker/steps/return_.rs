@@ -95,7 +95,8 @@ async fn set_aside(
     (manifest, storage): (&Manifest, &Storage),
 ) -> Result<Vec<SetAside>, Error> {
     let target = snapshot::of(&mut sides.target).await?;
-    let compared = Compared { original: manifest.origin(storage), copy: Origin::Database(&target) };
+    let copy = Origin::of_entry(&target, &cohort.scope, cohort.entry).await?;
+    let mut compared = Compared { original: manifest.origin(storage), copy };
     let mut aside = Vec::new();
     for (number, portion) in portions(cohort, manifest).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;

@@ -130,7 +130,11 @@ async fn rows(
 ) -> Result<RowsCompared, Error> {
     let source = snapshot::of(&mut sides.source).await?;
     let target = snapshot::of(&mut sides.target).await?;
-    let compared = Compared { original: Origin::Database(&source), copy: Origin::Database(&target) };
+    let (scope, entry) = (&cohort.scope, cohort.entry);
+    let mut compared = Compared {
+        original: Origin::of_entry(&source, scope, entry).await?,
+        copy: Origin::of_entry(&target, scope, entry).await?,
+    };
     let mut outcome = RowsCompared::default();
     for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;

@@ -52,7 +52,8 @@ async fn compare(
     let storage = cohort.job.storage()?;
     let manifest = Manifest::load(&storage, &state.manifest).await?;
     let source = snapshot::of(&mut sides.source).await?;
-    let compared = Compared { original: manifest.origin(&storage), copy: Origin::Database(&source) };
+    let copy = Origin::of_entry(&source, &cohort.scope, cohort.entry).await?;
+    let mut compared = Compared { original: manifest.origin(&storage), copy };
     let mut rows = 0;
     for (number, portion) in portions(cohort, &manifest).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
