@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use godwit::contract::{Report, Selection, Side, Task, exit};
 use godwit::worker::postgres::catalog::read_catalog;
+use godwit::worker::postgres::model::Scope;
+use godwit::worker::postgres::session::Session;
+use godwit::worker::postgres::token::Token;
 use godwit::worker::postgres::{bare, scope, token};
 
 use crate::base::{CRM, dataset};
-use crate::job::Project;
+use crate::job::{Project, cohort_named};
 
 const TABLES: [&str; 5] = ["account", "contact", "deal", "deal_contact", "line_item"];
 
@@ -63,6 +66,16 @@ async fn interrupted(project: &Project) {
     assert!(deals > 0 && deals < 150, "{deals}");
     assert!(project.number(Side::Target, "select count(*) from public.contact").await == 300);
     assert_eq!(project.number(Side::Target, "select count(*) from public.account").await, 0);
+}
+
+/// With what Copy has in hand when it decides whether to lay the tables bare.
+async fn about_to_copy() -> (Project, Session, Scope, Token) {
+    let project = selected().await;
+    let target = project.session(Side::Target).await;
+    let source = project.session(Side::Source).await;
+    let scope = scope::resolve(&dataset(), &read_catalog(&source).await.unwrap()).unwrap();
+    let token = token::take(&target, "uid-of-all", 99).await.unwrap();
+    (project, target, scope, token)
 }
 
 async fn text(project: &Project, side: Side, sql: &str) -> String {
@@ -138,11 +151,7 @@ const SPECIAL: [(&str, &str); 19] = [
 
 #[tokio::test]
 async fn tables_with_anything_special_keep_what_they_have() {
-    let project = selected().await;
-    let mut target = project.session(Side::Target).await;
-    let source = project.session(Side::Source).await;
-    let scope = scope::resolve(&dataset(), &read_catalog(&source).await.unwrap()).unwrap();
-    let token = token::take(&target, "uid-of-all", 99).await.unwrap();
+    let (project, mut target, scope, token) = about_to_copy().await;
     for (special, undone) in SPECIAL {
         project.pair.psql(Side::Target, special);
         let before = text(&project, Side::Target, INDEXES).await;
@@ -165,12 +174,8 @@ async fn tables_with_anything_special_keep_what_they_have() {
 
 #[tokio::test]
 async fn tables_that_may_be_anybody_elses_keep_what_they_have() {
-    let project = selected().await;
-    let mut target = project.session(Side::Target).await;
-    let source = project.session(Side::Source).await;
-    let scope = scope::resolve(&dataset(), &read_catalog(&source).await.unwrap()).unwrap();
+    let (project, mut target, scope, token) = about_to_copy().await;
     let catalog = read_catalog(&target).await.unwrap();
-    let token = token::take(&target, "uid-of-all", 99).await.unwrap();
     let mut stays_as_it_is = async |why: &str| {
         assert!(!bare::lay_bare(&mut target, &token, (&scope, &catalog)).await.unwrap(), "{why}");
         // The transaction has ended when the session answers again.
@@ -434,6 +439,38 @@ async fn nobody_else_lands_or_judges_the_tables_while_they_are_bare() {
     project.done(Some("few"), Task::Copy {}).await;
     assert_same_rows(&project).await;
     project.done(None, Task::Prepare {}).await;
+}
+
+#[tokio::test]
+async fn another_cohorts_copy_waits_for_the_one_that_fills_the_tables() {
+    let project = Project::new(&format!("{CRM} {SHAPES} analyze;"));
+    project.done(None, Task::Prepare {}).await;
+    project.done(Some("all"), Task::Select { selection: Selection::Where("customer.id <= 90".into()) }).await;
+    chunked(&project);
+    interrupted_of_some(&project).await;
+    project.done(Some("few"), Task::Select { selection: Selection::Remainder {} }).await;
+    let filling = project.session(Side::Target).await;
+    bare::fill(&filling).await.unwrap();
+
+    let mut few = project.settings(Some(cohort_named("few")), Task::Copy {}, project.next_attempt());
+    few.termination_path.set_file_name("termination-log-of-few");
+    let few = godwit::worker::run(few);
+    tokio::pin!(few);
+    let somebody_waits = async {
+        let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        while project.number(Side::Target, waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        code = &mut few => panic!("the copy did not wait, and ended with {code}"),
+        () = somebody_waits => {}
+    }
+    project.done(Some("all"), Task::Copy {}).await;
+    drop(filling);
+    let code = few.await;
+    assert_eq!(code, exit::DONE);
+    assert_same_rows(&project).await;
 }
 
 async fn interrupted_of_some(project: &Project) {

@@ -21,6 +21,8 @@ use crate::worker::error::Error;
 const PART: &str = "bare";
 /// The advisory lock that landings share; entries are never negative, and -1 is the fence's.
 const LANDINGS: i32 = -2;
+/// The advisory lock of the session that fills bare tables.
+const FILLING: i32 = -3;
 /// Nothing comes back in another place than it was. And a server that can, looks up from its work now and then: what a dead worker
 /// began must not keep the next one waiting.
 const BUILDING: &str = "set local default_tablespace = ''; select pg_catalog.set_config(name, '1s', true) \
@@ -85,16 +87,36 @@ pub fn among_landings() -> String {
     format!("select pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, {LANDINGS})")
 }
 
-/// While one cohort's Copy has the tables bare, nobody else may land a row in them, nor judge their catalogue.
-pub async fn refuse_while_bare(client: &impl GenericClient, subject: &str) -> Result<(), Error> {
-    let row = client
+/// Says that this session fills the tables, until it ends. Whoever says so already is an older attempt on its way out.
+pub async fn fill(session: &Session) -> Result<(), Error> {
+    let filling = format!("select pg_catalog.pg_try_advisory_lock({LOCK_CLASS}, {FILLING})");
+    session.run("say that the tables are being filled", &filling).await
+}
+
+/// Waits for the end of the session that fills the tables, if one does.
+pub async fn wait_while_filled(session: &Session) -> Result<(), Error> {
+    let wait = format!(
+        "begin; set local lock_timeout = 0; \
+         select pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, {FILLING}); commit"
+    );
+    session.run("wait for another cohort's copy", &wait).await
+}
+
+/// Whether another cohort's Copy has the tables bare.
+pub async fn are_bare_for_another(client: &impl GenericClient, subject: &str) -> Result<bool, Error> {
+    client
         .query_one(
             "select exists (select from godwit.checkpoint where step = 'copy' and part = $1 and subject <> $2)",
             &[&PART, &subject],
         )
         .await
-        .map_err(Error::database("look for a copy that has the tables to itself"))?;
-    if row.get(0) {
+        .map(|row| row.get(0))
+        .map_err(Error::database("look for a copy that has the tables to itself"))
+}
+
+/// While one cohort's Copy has the tables bare, nobody else may land a row in them, nor judge their catalogue.
+pub async fn refuse_while_bare(client: &impl GenericClient, subject: &str) -> Result<(), Error> {
+    if are_bare_for_another(client, subject).await? {
         return Err(Error::LockNotGranted {
             what: "the tables, which another cohort's copy fills from nothing".into(),
         });

@@ -34,6 +34,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 
 async fn attempt(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
+    wait_for_the_tables(job).await?;
     let (cohort, mut sides) = Cohort::open(job).await?;
     let ownership = sides.settle(cohort.entry).await?;
     refuse_unless_sources(&ownership)?;
@@ -68,6 +69,18 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     }
     report.timings.insert("copy".into(), milliseconds(started));
     Ok(report)
+}
+
+/// Until no other cohort's copy has the tables bare. Before the catalogue is read: it would lack the keys that come back meanwhile.
+/// Afterwards nobody lays them bare any more, since this cohort has customers.
+async fn wait_for_the_tables(job: &Job) -> Result<(), Error> {
+    let target = job.target().await?;
+    ledger::require(&target, &job.input.migration).await?;
+    if bare::are_bare_for_another(&*target, job.subject()).await? {
+        tracing::info!("another cohort's copy fills the tables from nothing; this one waits for its end");
+        bare::wait_while_filled(&target).await?;
+    }
+    bare::refuse_while_bare(&*target, job.subject()).await
 }
 
 /// Whether the tables are bare for this cohort's rows, or can be: worth it where more than one chunk has to land.

@@ -46,6 +46,7 @@ pub async fn run(
     let waiting = bare::waiting(&*sides.target, cohort.subject()).await?.unwrap_or_default();
     let (references, keys): (Vec<Waiting>, Vec<Waiting>) =
         waiting.iter().cloned().partition(|waiting| waiting.foreign_key.is_some());
+    bare::fill(&sides.target).await?;
     let mut builder = cohort.job.target().await?;
     let mut filled = FilledTables::load(&*sides.target, cohort.subject()).await?;
     cohort.job.progress.advance(filled.rows());
@@ -173,9 +174,8 @@ fn key_types(table: &Table, shape: Shape) -> Vec<KeyType> {
 }
 
 fn key_of(row: &[u8], (types, shape): (&[KeyType], Shape)) -> Result<Option<Key>, Error> {
-    let rows = |source| Error::Rows { source };
-    let key: Vec<_> = fields(row, shape.format).take(shape.keys).collect::<Result<_, _>>().map_err(rows)?;
-    Key::of(&key, types, shape.format).map_err(rows)
+    let key: Vec<_> = fields(row, shape.format).take(shape.keys).collect::<Result<_, _>>()?;
+    Ok(Key::of(&key, types, shape.format)?)
 }
 
 /// The keys that have landed: two bytes each where they are dense integers.
