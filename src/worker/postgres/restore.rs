@@ -52,15 +52,42 @@ impl<'f> PartReader<'f> {
         })
     }
 
-    /// Shows the rows of the next piece; `false` once the whole file was read and is what Backup wrote.
-    pub async fn next_rows(&mut self, mut see: impl FnMut(&[u8]) -> Result<(), RowError>) -> Result<bool, Error> {
+    /// Sends the wanted rows on and returns what was sent. That the file is damaged is told before what the server says about its rows.
+    pub async fn pour(
+        &mut self,
+        into: &mut Batches,
+        mut wanted: impl FnMut(&[u8]) -> Result<bool, RowError>,
+    ) -> Result<Sum, Error> {
+        let mut poured = Sum::default();
+        let mut refused = None;
+        loop {
+            let mut full = false;
+            let more = self.next_rows(|row, hash| {
+                if refused.is_none() && wanted(row)? {
+                    poured.add(hash);
+                    full |= into.put(row);
+                }
+                Ok(())
+            });
+            if !more.await? {
+                return refused.map_or(Ok(poured), Err);
+            }
+            if full {
+                refused = into.send().await.err();
+            }
+        }
+    }
+
+    /// Shows the rows of the next piece, each with its hash; `false` once the whole file was read and is what Backup wrote.
+    async fn next_rows(&mut self, mut see: impl FnMut(&[u8], u64) -> Result<(), RowError>) -> Result<bool, Error> {
         let Some(piece) = self.reader.next().await? else {
             return self.check_end().map(|()| false);
         };
         let sum = &mut self.sum;
         let shown = self.framing.each_row(piece, |row| {
-            sum.add(row_hash(row));
-            see(row)
+            let hash = row_hash(row);
+            sum.add(hash);
+            see(row, hash)
         });
         shown.map_err(|error: RowError| self.damaged(&error.to_string()))?;
         Ok(true)
@@ -68,7 +95,7 @@ impl<'f> PartReader<'f> {
 
     /// Reads what is left, for the verdict on the file alone.
     pub async fn skip_rows(&mut self) -> Result<(), Error> {
-        while self.next_rows(|_| Ok(())).await? {}
+        while self.next_rows(|_, _| Ok(())).await? {}
         Ok(())
     }
 
@@ -140,7 +167,7 @@ pub async fn restore_customers(
 ) -> Result<Vec<(TableName, Sum)>, Error> {
     let partitions: BTreeSet<u16> = keys.iter().map(|key| key.partition(manifest.partitions)).collect();
     let owned: Vec<Routed> = manifest.owned().map(|table| table.routed.clone()).collect();
-    let mut router = Router::only(&owned, &manifest.root_key, keys);
+    let mut router = Router::only(&owned, &manifest.root_key, keys.into_iter().collect());
     let mut restored = Vec::new();
     for (at, table) in manifest.owned().enumerate() {
         let format = table.routed.format;
@@ -154,22 +181,7 @@ pub async fn restore_customers(
                 continue;
             }
             let mut part = PartReader::open(storage, table, file).await?;
-            loop {
-                let mut full = false;
-                let more = part.next_rows(|row| {
-                    if router.route(at, row)? == 0 {
-                        sum.add(row_hash(row));
-                        full |= into.put(row);
-                    }
-                    Ok(())
-                });
-                if !more.await? {
-                    break;
-                }
-                if full {
-                    into.send().await?;
-                }
-            }
+            sum.merge(part.pour(&mut into, |row| Ok(router.route(at, row)? == 0)).await?);
         }
         into.push(tail(format)).await?;
         let landed = into.finish().await?;

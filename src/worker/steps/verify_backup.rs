@@ -210,25 +210,8 @@ impl Trial<'_> {
         let copy = format!("{} from stdin {}", copy_target(&table.routed), format.copy_options());
         let sink = session.copy_in(&copy).await.map_err(Error::database(format!("restore {}", table.name())))?;
         let mut into = Batches::into_table(sink, &table.name());
-        let mut refused = into.push(head(format)).await.err();
-        let mut rows = 0;
-        loop {
-            let mut full = false;
-            let more = part.next_rows(|row| {
-                rows += 1;
-                full |= refused.is_none() && into.put(row);
-                Ok(())
-            });
-            if !more.await? {
-                break;
-            }
-            if full {
-                refused = into.send().await.err();
-            }
-        }
-        if let Some(error) = refused {
-            return Err(error);
-        }
+        into.push(head(format)).await?;
+        let rows = part.pour(&mut into, |_| Ok(true)).await?.rows;
         into.push(tail(format)).await?;
         let landed = into.finish().await?;
         self.job.progress.advance(landed);
