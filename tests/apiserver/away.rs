@@ -28,7 +28,7 @@ async fn has_ended(world: &World, step: &str) {
 }
 
 #[test]
-fn an_api_server_that_is_away_while_a_job_ends_costs_time_and_nothing_else() {
+fn an_api_server_that_is_away_for_a_minute_while_a_job_ends_costs_time_and_nothing_else() {
     run(async |world| {
         let line = Line::to(world.port()).await;
         world.kubelet.hold("backup");
@@ -39,6 +39,8 @@ fn an_api_server_that_is_away_while_a_job_ends_costs_time_and_nothing_else() {
         line.cut();
         world.kubelet.release("backup");
         has_ended(world, "backup").await;
+        // Long enough for every backoff to have grown.
+        tokio::time::sleep(Duration::from_secs(60)).await;
         let away = world.migration("crm").await;
         line.mend();
         let completed = world.until_migration("crm", "completed", is_completed).await;

@@ -1,6 +1,8 @@
 //! The node tier: both demos on a real kubelet and containerd, through the very program that `make demo` runs, asserted.
 //! Run by `make test-node`, which builds the programs and images first. Must leave no process, mount or link behind.
 
+mod overhead;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,6 +81,12 @@ fn both_demos_keep_every_promise_on_a_real_node() {
         let pause = cohort(&forward, name)["pauseMillis"].as_i64().expect("a cutover measures its pause");
         assert!((1..120_000).contains(&pause), "{name} paused for {pause} ms");
     }
+
+    let overhead = overhead::measure(&ground.folder.path().join("cluster/kubeconfig"));
+    println!(
+        "a Job's creation to the worker's first session: {:#}; to an empty pod: {:#}",
+        overhead.step, overhead.empty
+    );
 
     let rollback = ground.tell("demo-rollback");
     let findings = &rollback["facts"]["findings"];
