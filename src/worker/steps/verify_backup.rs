@@ -88,14 +88,12 @@ impl Trial<'_> {
         };
         let sandbox = Sandbox::start(&self.job.mounts.scratch).await?;
         let uri = sandbox.uri();
-        let purpose = Purpose { side: "sandbox", name: "godwit verify-backup".into(), read_only: false };
-        let mut session = connect(&uri, purpose).await?;
+        let purpose = || Purpose { side: "sandbox", name: "godwit verify-backup".into(), read_only: false };
+        let (mut session, reader) = futures::try_join!(connect(&uri, purpose()), connect(&uri, purpose()))?;
         self.create_roles(&session).await?;
         let errors = dump::apply(&uri, &pre_data).await?;
         self.note_schema_errors("pre-data.sql", &errors);
-        for table in self.manifest.tables.clone() {
-            self.restore_table(&session, &table).await?;
-        }
+        self.restore_tables(&session, &reader).await?;
         self.restore_sequences(&session).await?;
         // What these errors say may quote rows; what they did is seen by looking at the result.
         let errors = dump::apply(&uri, &post_data).await?;
@@ -161,46 +159,48 @@ impl Trial<'_> {
         }
     }
 
-    async fn restore_table(&mut self, session: &Session, table: &TableBackup) -> Result<(), Error> {
+    /// While a table is loaded the one before it is read back.
+    async fn restore_tables(&mut self, session: &Session, reader: &Session) -> Result<(), Error> {
+        let mut restored = None;
+        for table in self.manifest.tables.iter().map(Some).chain([None]) {
+            let (damage, difference) =
+                futures::try_join!(self.restore_table(session, table), self.compare_rows(reader, restored))?;
+            restored = table.filter(|_| damage.is_empty());
+            self.findings.extend(damage.into_iter().chain(difference));
+        }
+        Ok(())
+    }
+
+    /// Returns why it could not be restored whole.
+    async fn restore_table(&self, session: &Session, table: Option<&TableBackup>) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        let Some(table) = table else {
+            return Ok(findings);
+        };
         let name = table.name();
         // Truncated in the transaction that loads it, a table needs no write-ahead log.
         let begin = format!("begin; truncate {}", name.sql());
         if let Err(error) = session.run("empty a table", &begin).await {
             session.run("go on", "rollback").await?;
-            return self.not_restored(&name, error);
+            return Ok(vec![not_restored(&name, error)?]);
         }
-        let mut whole = true;
         for file in &table.files {
             session.run("mark the beginning of a file", "savepoint file").await?;
             match self.load(session, table, file).await {
                 Ok(()) => session.run("keep a file's rows", "release savepoint file").await?,
-                Err(Error::Refused { findings, .. }) => {
-                    whole = false;
-                    self.findings.extend(findings);
+                Err(Error::Refused { findings: damage, .. }) => {
+                    findings.extend(damage);
                     session.run("drop a file's rows", "rollback to savepoint file").await?;
                 }
                 Err(error) if session.is_closed() => return Err(error),
                 Err(error) => {
-                    whole = false;
                     session.run("drop a file's rows", "rollback to savepoint file").await?;
-                    self.not_restored(&name, error)?;
+                    findings.push(not_restored(&name, error)?);
                 }
             }
         }
         session.run("commit a restored table", "commit").await?;
-        if whole {
-            self.compare_rows(session, table).await?;
-        }
-        Ok(())
-    }
-
-    fn not_restored(&mut self, name: &TableName, error: Error) -> Result<(), Error> {
-        let Error::Database { source, .. } = error else {
-            return Err(error);
-        };
-        let message = format!("The sandbox did not take the table's rows: {source}");
-        self.findings.push(blocker("TableNotRestored", &name.to_string(), message));
-        Ok(())
+        Ok(findings)
     }
 
     /// Loads one file; its own damage is told before what the server says about its rows.
@@ -224,7 +224,10 @@ impl Trial<'_> {
     }
 
     /// Reads the restored table back: what a user would get is compared, not what was sent.
-    async fn compare_rows(&mut self, session: &Session, table: &TableBackup) -> Result<(), Error> {
+    async fn compare_rows(&self, session: &Session, table: Option<&TableBackup>) -> Result<Option<Finding>, Error> {
+        let Some(table) = table else {
+            return Ok(None);
+        };
         let (name, format) = (table.name(), table.routed.format);
         let columns: Vec<String> = table.routed.columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let copy =
@@ -233,14 +236,14 @@ impl Trial<'_> {
         let stream = session.copy_out(&copy).await.map_err(Error::database(format!("read {what}")))?;
         let shape = Shape { format, columns: columns.len(), keys: 0 };
         let sum = Rows::of_server(&what, stream).sum(shape).await?;
-        if sum != table.sum {
-            let message = format!(
-                "The restored table has {} rows, the backup counted {}; the rows differ.",
-                sum.rows, table.sum.rows
-            );
-            self.findings.push(blocker("RestoredRowsDiffer", &name.to_string(), message));
+        if sum == table.sum {
+            return Ok(None);
         }
-        Ok(())
+        let message = format!(
+            "The restored table has {} rows, the backup counted {}; the rows differ.",
+            sum.rows, table.sum.rows
+        );
+        Ok(Some(blocker("RestoredRowsDiffer", &name.to_string(), message)))
     }
 
     async fn restore_sequences(&mut self, session: &Session) -> Result<(), Error> {
@@ -315,6 +318,14 @@ impl Trial<'_> {
         self.findings.extend(behind.into_iter().map(|finding| Finding { severity: Severity::Warning, ..finding }));
         Ok(())
     }
+}
+
+fn not_restored(name: &TableName, error: Error) -> Result<Finding, Error> {
+    let Error::Database { source, .. } = error else {
+        return Err(error);
+    };
+    let message = format!("The sandbox did not take the table's rows: {source}");
+    Ok(blocker("TableNotRestored", &name.to_string(), message))
 }
 
 fn key_of(fact: &SchemaFact) -> (String, String, String, String) {
