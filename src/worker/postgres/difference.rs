@@ -105,10 +105,7 @@ impl<'a> Bringing<'a> {
         let Some(entry) = self.entry else {
             return Ok(Sides { original: Origin::Database(self.source), copy: Origin::Database(self.landing) });
         };
-        Ok(Sides {
-            original: Origin::of_entry(self.source, self.scope, entry).await?,
-            copy: Origin::of_entry(self.landing, self.scope, entry).await?,
-        })
+        Sides::of_entry((self.source, self.landing), self.scope, entry).await
     }
 
     /// Repairing a stranger's write in silence would hide that somebody writes past the fence.

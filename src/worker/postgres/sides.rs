@@ -167,7 +167,18 @@ pub struct Sides<'a> {
     pub copy: Origin<'a>,
 }
 
-impl Sides<'_> {
+impl<'a> Sides<'a> {
+    /// Two databases in which the portions of an entry will be compared.
+    pub async fn of_entry(
+        (original, copy): (&'a Transaction<'a>, &'a Transaction<'a>),
+        scope: &Scope,
+        entry: i32,
+    ) -> Result<Self, Error> {
+        let (original, copy) =
+            try_join!(Origin::of_entry(original, scope, entry), Origin::of_entry(copy, scope, entry))?;
+        Ok(Self { original, copy })
+    }
+
     /// Reads both sides at the same time; `keep` receives the original's rows as a file.
     pub async fn compare(
         &mut self,

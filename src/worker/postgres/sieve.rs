@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::Transaction;
 
 use super::framing::Framing;
-use super::identifier::{TableName, quote_identifier};
+use super::identifier::{TableName, quote_identifier, quote_literal};
 use super::key_map::KeyMap;
 use super::model::{OwnedTable, Scope, Table};
 use super::partition::{Routed, Router, parent_keys};
@@ -86,6 +86,7 @@ impl Sieve {
 }
 
 /// The question whether the entry has most of the customers and the maps would be small; `None` where a key is no whole number.
+/// Asked inside the write pause too: the server's estimate of the customers will do, and where it has none they are counted.
 fn worthwhile(scope: &Scope, routed: &[Routed], entry: i32) -> Option<String> {
     let root = routed.first()?;
     let root_key = [scope.root_key.clone()];
@@ -102,11 +103,14 @@ fn worthwhile(scope: &Scope, routed: &[Routed], entry: i32) -> Option<String> {
             format!("select max({key})::numeric - min({key}) + 1 as slots from {table}")
         })
         .collect();
+    let root = scope.root.sql();
     Some(format!(
-        "select 2 * (select count(*) from godwit.member where entry = {entry}) > (select count(*) from {}) \
-           and (select coalesce(sum(slots), 0) <= {MOST_SLOTS} from ({}) as maps)",
-        scope.root.sql(),
-        slots.join(" union all ")
+        "select 2 * (select count(*) from godwit.member where entry = {entry}) \
+             > case when r.reltuples > 0 then r.reltuples else (select count(*) from {root}) end \
+           and (select coalesce(sum(slots), 0) <= {MOST_SLOTS} from ({}) as maps) \
+         from pg_catalog.pg_class as r where r.oid = {}::pg_catalog.regclass",
+        slots.join(" union all "),
+        quote_literal(&root)
     ))
 }
 

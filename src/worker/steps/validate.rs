@@ -16,7 +16,7 @@ use crate::worker::postgres::keys::{Counts, KeyTable};
 use crate::worker::postgres::ledger;
 use crate::worker::postgres::model::entry;
 use crate::worker::postgres::row::Sum;
-use crate::worker::postgres::sides::{Origin, Portion, Sides as Compared};
+use crate::worker::postgres::sides::{Portion, Sides as Compared};
 use crate::worker::postgres::{closure, soundness};
 use crate::worker::storage;
 use crate::worker::{Error, Job};
@@ -130,11 +130,7 @@ async fn rows(
 ) -> Result<RowsCompared, Error> {
     let source = snapshot::of(&mut sides.source).await?;
     let target = snapshot::of(&mut sides.target).await?;
-    let (scope, entry) = (&cohort.scope, cohort.entry);
-    let mut compared = Compared {
-        original: Origin::of_entry(&source, scope, entry).await?,
-        copy: Origin::of_entry(&target, scope, entry).await?,
-    };
+    let mut compared = Compared::of_entry((&source, &target), &cohort.scope, cohort.entry).await?;
     let mut outcome = RowsCompared::default();
     for (number, portion) in Portion::of_entry(&cohort.scope, cohort.entry).iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
