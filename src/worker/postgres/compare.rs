@@ -423,6 +423,17 @@ mod tests {
             let (mine, theirs) = (row(suspect.number, 0), row(suspect.number, 1));
             assert_eq!(suspect.confirmed(mine.as_ref(), theirs.as_ref()), None);
         }
+        // Even were one of the two found: it is not all that there is to explain.
+        let both = |value: u8| {
+            let mut sum = Sum::default();
+            [one, other].into_iter().filter_map(|key| row(key.into(), value)).for_each(|(_, hash)| sum.add(hash));
+            sum
+        };
+        for key in [one, other] {
+            let suspect = Suspect { number: key.into(), explains: both(0).less(both(1)) };
+            let (mine, theirs) = (row(suspect.number, 0), row(suspect.number, 1));
+            assert_eq!(suspect.confirmed(mine.as_ref(), theirs.as_ref()), None);
+        }
     }
 
     #[test]
