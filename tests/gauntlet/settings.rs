@@ -8,6 +8,7 @@
 //! | `GODWIT_GAUNTLET_SEED` | seed of what is drawn; default 1 |
 //! | `GODWIT_GAUNTLET_RESULTS` | the sweep's JSON-lines file; plans that passed in it are not run again |
 //! | `GODWIT_GAUNTLET_UNDISTURBED` | file with what undisturbed runs did; read when it is there, so that an operator under test is compared with another one's, else written |
+//! | `GODWIT_GAUNTLET_FOLDER` | where the run writes, when it is not the only one of this build |
 //! | `GODWIT_GAUNTLET_JOBS` | runs at the same time; default 8 |
 
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ pub fn wanted() -> Wanted {
 
 /// Where everything of this run is written; kept afterwards.
 pub fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gauntlet")
+    variable("GODWIT_GAUNTLET_FOLDER")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gauntlet"), PathBuf::from)
 }
 
 /// The file with what undisturbed runs did, and whether it may be read.
