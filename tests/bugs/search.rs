@@ -65,7 +65,7 @@ fn gauntlet(folder: &Path, undisturbed: &Path, plan_file: &str) -> Command {
     gauntlet.args(["test", "--locked", "--test", "gauntlet", "whatever_is_disturbed", "--", "--nocapture"]);
     gauntlet.current_dir(root());
     gauntlet.env("GODWIT_GAUNTLET_FOLDER", folder).env("GODWIT_GAUNTLET_UNDISTURBED", undisturbed);
-    gauntlet.env("GODWIT_GAUNTLET_PLANS", plan(plan_file));
+    gauntlet.env("GODWIT_GAUNTLET_PLANS", plan(plan_file)).env("RUST_BACKTRACE", "0");
     gauntlet
 }
 

@@ -81,7 +81,8 @@ impl Tree {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(arguments).current_dir(&self.sources).env("CARGO_TARGET_DIR", &self.build);
+        command.args(arguments).current_dir(&self.sources);
+        command.env("CARGO_TARGET_DIR", &self.build).env("RUST_BACKTRACE", "0");
         command
     }
 }
