@@ -77,7 +77,11 @@ impl Rounds {
         let created = now();
         let job = self.jobs.create(&PostParams::default(), job).await.expect("a Job can be created");
         let name = job.name_any();
-        let ended = |job: Option<&Job>| job.and_then(|job| job.status.as_ref()?.completion_time.as_ref()).is_some();
+        // An Assess of databases that have moved says no: it began all the same.
+        let ended = |job: Option<&Job>| {
+            let conditions = job.and_then(|job| job.status.as_ref()?.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|one| ["Complete", "Failed"].contains(&one.type_.as_str())))
+        };
         let done = tokio::time::timeout(LIMIT, await_condition(self.jobs.clone(), &name, ended)).await;
         assert!(matches!(done, Ok(Ok(_))), "{name} did not come to its end");
         let pods = self.pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.expect("pods");
