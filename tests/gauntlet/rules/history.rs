@@ -27,6 +27,8 @@ pub struct History {
     pub conditions: BTreeMap<(String, String), String>,
     /// Operator processes, in the order of their first accepted writes.
     pub writers: Vec<String>,
+    /// By resource and name, which of them wrote the object last.
+    last_writers: BTreeMap<Subject, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +84,11 @@ impl History {
         self.statuses.get(subject).unwrap_or(&Value::Null)
     }
 
+    /// The operator process that wrote this object last.
+    pub fn last_writer(&self, event: &Event) -> Option<&String> {
+        self.last_writers.get(&(event.resource.clone(), event.name.clone()))
+    }
+
     pub fn subjects(&self) -> impl Iterator<Item = (&Subject, &Value)> {
         self.statuses.iter()
     }
@@ -93,10 +100,11 @@ impl History {
         if let Some(subject) = recorded(event) {
             self.statuses.insert(subject, event.body["status"].clone());
         }
-        if let Some(name) = event.operator()
-            && !self.writers.iter().any(|known| known == name)
-        {
-            self.writers.push(name.to_owned());
+        if let Some(name) = event.operator() {
+            if !self.writers.iter().any(|known| known == name) {
+                self.writers.push(name.to_owned());
+            }
+            self.last_writers.insert((event.resource.clone(), event.name.clone()), name.to_owned());
         }
         match (event.resource.as_str(), event.subresource.as_str()) {
             ("jobs", "") => self.apply_job(event),

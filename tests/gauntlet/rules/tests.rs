@@ -263,6 +263,17 @@ fn tr13_a_write_of_a_deposed_leader_after_its_successors_first() {
 }
 
 #[test]
+fn tr13_a_status_over_the_version_before_the_successor_came_in_time_and_over_the_successors_own_did_not() {
+    let mut events = orderly();
+    let last = events.iter().rfind(|event| event.resource == "cohorts" && event.operator().is_some()).unwrap().clone();
+    let routes = event(operator(), ("patch", "configmaps", ""), "routes", json!({}));
+    events.extend([by("second", routes), by("first", last.clone())]);
+    assert_eq!(check(&events), Vec::<String>::new());
+    events.extend([by("second", last.clone()), by("first", last)]);
+    breaks("TR13", &events);
+}
+
+#[test]
 fn tr14_a_patch_of_a_status_that_does_more_than_say_what_a_person_has_to_repair() {
     let patch = |status: Value| event(operator(), ("patch", "cohorts", "status"), "canary", json!({"status": status}));
     let told = json!({"conditions": [], "phase": "Stalled"});

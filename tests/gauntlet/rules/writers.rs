@@ -3,11 +3,17 @@
 use super::history::History;
 use crate::audit::Event;
 
-/// TR13: after a new leader's first accepted write none of an old one's is accepted.
+/// TR13: after a new leader's first accepted write none of an old one's is accepted, but a status that stands on the version before it:
+/// until the new leader has written that object, such a write is one that came in time. See `docs/decisions`, on late writes.
 pub fn a_deposed_leader_writes_nothing(history: &History, event: &Event) -> Option<String> {
     let name = event.operator().filter(|_| event.accepted())?;
     let (newest, older) = history.writers.split_last()?;
-    older.iter().any(|old| old == name).then(|| {
+    let turn = older.iter().position(|old| old == name)?;
+    let stands_on_a_version = event.verb == "update" && event.subresource == "status";
+    let successors = &history.writers[turn + 1..];
+    let came_in_time = stands_on_a_version
+        && history.last_writer(event).is_none_or(|last| !successors.iter().any(|successor| successor == last));
+    (!came_in_time).then(|| {
         format!("{} {}/{} of {name} was accepted after {newest} had written", event.verb, event.resource, event.name)
     })
 }
