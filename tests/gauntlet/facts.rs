@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use godwit::api::{Approval, Cohort, Migration};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt};
@@ -32,6 +32,10 @@ pub async fn collect(client: &Client, namespace: &str) -> Facts {
             flatten(&format!("{}/{name}", kind.kind), &of_interest(&kind.kind, object), namespace, &mut facts);
         }
     }
+    // What runs although the Job that made it is gone: nobody would ever stop it.
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await.unwrap();
+    let left = pods.iter().filter(|pod| pod.owner_references().is_empty()).count();
+    facts.insert("pods of no Job".to_owned(), left.to_string());
     facts
 }
 
