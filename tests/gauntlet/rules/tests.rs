@@ -274,6 +274,24 @@ fn tr13_a_status_over_the_version_before_the_successor_came_in_time_and_over_the
 }
 
 #[test]
+fn tr13_a_job_that_the_record_names_came_in_time_and_one_that_the_successor_gave_up_did_not() {
+    let mut events = orderly();
+    let is_create = |event: &&Event| (event.verb.as_str(), event.resource.as_str()) == ("create", "jobs");
+    let at = events.iter().rposition(|event| is_create(&event)).unwrap();
+    let create = events.remove(at);
+    events.truncate(at);
+    let record = events.iter().rfind(|event| super::history::recorded(event).is_some()).unwrap().clone();
+    let routes = event(operator(), ("patch", "configmaps", ""), "routes", json!({}));
+    events.extend([by("second", routes), by("first", create.clone())]);
+    assert_eq!(check(&events), Vec::<String>::new());
+    let at = events.len() - 1;
+    events.insert(at, by("second", record.clone()));
+    assert_eq!(check(&events), Vec::<String>::new(), "the successor goes on with the attempt");
+    events[at].body["status"]["step"]["job"] = Value::Null;
+    breaks("TR13", &events);
+}
+
+#[test]
 fn tr14_a_patch_of_a_status_that_does_more_than_say_what_a_person_has_to_repair() {
     let patch = |status: Value| event(operator(), ("patch", "cohorts", "status"), "canary", json!({"status": status}));
     let told = json!({"conditions": [], "phase": "Stalled"});

@@ -1,18 +1,20 @@
 //! Rules about who writes: one leader at a time, and only what its role lists.
 
-use super::history::History;
+use super::history::{History, owner_of};
 use crate::audit::Event;
 
-/// TR13: after a new leader's first accepted write none of an old one's is accepted, but a status that stands on the version before it:
-/// until the new leader has written that object, such a write is one that came in time. See `docs/decisions`, on late writes.
+/// TR13: after a new leader's first accepted write none of an old one's is accepted, but a status that no new leader has written yet, and
+/// the Job that the record names: such a write is one that came in time. See `docs/decisions`, on late writes.
 pub fn a_deposed_leader_writes_nothing(history: &History, event: &Event) -> Option<String> {
     let name = event.operator().filter(|_| event.accepted())?;
     let (newest, older) = history.writers.split_last()?;
     let turn = older.iter().position(|old| old == name)?;
-    let stands_on_a_version = event.verb == "update" && event.subresource == "status";
     let successors = &history.writers[turn + 1..];
-    let came_in_time = stands_on_a_version
-        && history.last_writer(event).is_none_or(|last| !successors.iter().any(|successor| successor == last));
+    let came_in_time = match (event.verb.as_str(), event.resource.as_str(), event.subresource.as_str()) {
+        ("update", _, "status") => history.last_writer(event).is_none_or(|last| !successors.contains(last)),
+        ("create", "jobs", "") => history.status(&owner_of(event))["step"]["job"]["name"] == event.name,
+        _ => false,
+    };
     (!came_in_time).then(|| {
         format!("{} {}/{} of {name} was accepted after {newest} had written", event.verb, event.resource, event.name)
     })
