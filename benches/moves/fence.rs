@@ -15,6 +15,8 @@ const ROWS: u64 = 20_000;
 pub fn run(rig: &Rig, results: &mut Results) {
     // The plain twin of the source's tables lives on the source's server too: same machine, same settings.
     rig.source.psql("postgres", "drop database if exists plain with (force)");
+    // A template must be nobody's; a group before may have left a session behind.
+    rig.source.psql("postgres", "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'crm'");
     rig.source.psql("postgres", "create database plain template crm");
     rig.fresh("fence");
     let migration = Move::new(rig, "fence");

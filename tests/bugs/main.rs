@@ -40,7 +40,7 @@ fn every_seeded_bug_changes_the_sources_in_exactly_one_place() {
     }
 }
 
-/// Minutes for each bug: the operator is built with it. `GODWIT_BUGS` chooses those whose names contain it.
+/// Minutes for each bug: the operator is built with it. `GODWIT_BUGS` chooses those whose names contain it, or one of its parts between `|`.
 #[test]
 #[ignore = "builds the operator once for each bug; `make bugs` runs it"]
 fn every_seeded_bug_is_found() {

@@ -55,7 +55,7 @@ pub fn all_were_chosen() -> bool {
 
 pub fn chosen(bugs: Vec<SeededBug>) -> Vec<SeededBug> {
     let Some(wanted) = wanted() else { return bugs };
-    bugs.into_iter().filter(|bug| bug.name.contains(&wanted)).collect()
+    bugs.into_iter().filter(|bug| wanted.split('|').any(|part| bug.name.contains(part))).collect()
 }
 
 /// What found each bug, or that nothing did.

@@ -5,11 +5,13 @@ use godwit::api::approval::{ApprovalSpec, ApprovedStep, Decision, Subject, Subje
 use godwit::api::migration::RequiredApproval;
 use godwit::api::names::Verb;
 use godwit::api::{CohortStatus, MigrationSpec, MigrationStatus};
+use godwit::contract::Task;
+use godwit::plan::decision::Work;
 use godwit::plan::observed::{JobState, Trouble, TroubleKind};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::world::{End, World, migration_spec};
+use crate::world::{End, World, WorldJob, migration_spec};
 
 /// Far beyond every deadline.
 const NEVER: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -287,6 +289,29 @@ fn a_dataset_that_is_changed_and_changed_back_costs_nothing() {
         world.run_until_quiet();
         assert_eq!(world.phase("crm"), "Completed", "minute {minutes}\n{}", world.log);
     }
+}
+
+/// Else the fences would refuse the users' writes for ever, with nobody left who could open them.
+#[test]
+fn a_deleted_migration_goes_only_when_fences_and_ledger_are_out_of_the_databases() {
+    let has_ended = |world: &World, task: &Task| {
+        let of_task = |job: &&WorldJob| job.request.work == Work::Worker(task.clone());
+        world.jobs.values().filter(of_task).any(|job| matches!(job.state, JobState::Succeeded { .. }))
+    };
+    let mut cleaned = 0;
+    for minutes in (2..240).step_by(7) {
+        let mut world = after(minutes);
+        if world.phase("crm") == "Completed" {
+            break;
+        }
+        let prepared = has_ended(&world, &Task::Prepare {});
+        let now = world.now;
+        world.migration.as_mut().unwrap().object.deleted_at = Some(now);
+        world.run_until(|world| world.migration.is_none());
+        assert!(!prepared || has_ended(&world, &Task::Cleanup {}), "minute {minutes}\n{}", world.log);
+        cleaned += usize::from(prepared);
+    }
+    assert!(cleaned > 5, "deleted {cleaned} times with something to clean up");
 }
 
 /// The object and its Jobs go; what refers to it by name stays.
