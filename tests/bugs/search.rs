@@ -85,10 +85,10 @@ pub fn verdict(output: &Output) -> Result<String, String> {
     Ok(first_words(&text))
 }
 
-/// What a failed run said first: a violated rule, else the first panic.
+/// What a failed run said first: a problem that the gauntlet names, else the first panic.
 fn first_words(text: &str) -> String {
     let mut lines = text.lines();
-    let rule = lines.clone().find(|line| line.trim_start().starts_with("TR") && line.contains(": "));
+    let rule = lines.clone().find_map(|line| line.strip_prefix("  - "));
     let panic = || lines.by_ref().skip_while(|line| !line.contains("panicked at")).nth(1);
     let said = rule.or_else(panic).unwrap_or("it failed");
     said.trim().chars().take(160).collect()
