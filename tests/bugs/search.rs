@@ -14,10 +14,6 @@ pub enum Search {
 }
 
 impl Search {
-    pub fn over(found: Result<String, String>) -> Self {
-        Self::Over(found)
-    }
-
     pub fn end(self) -> Result<String, String> {
         match self {
             Self::Over(found) => found,

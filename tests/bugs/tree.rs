@@ -48,7 +48,7 @@ impl Tree {
             assert_eq!(text.matches(&edit.find).count(), 1, "{:?} no longer applies to {}", bug.name, edit.file);
             std::fs::write(&path, text.replace(&edit.find, &edit.replace)).unwrap();
         }
-        let search = self.look_for(&bug.found_by, undisturbed).unwrap_or_else(|why| Search::over(Err(why)));
+        let search = self.look_for(&bug.found_by, undisturbed).unwrap_or_else(|why| Search::Over(Err(why)));
         for edit in &bug.edits {
             std::fs::copy(root().join(&edit.file), self.sources.join(&edit.file)).unwrap();
         }
@@ -66,7 +66,7 @@ impl Tree {
                 self.cargo(&[&["test", "--locked", "--no-run"], target.as_slice()].concat())?;
                 let output =
                     self.command(&[&["test", "--locked"], target.as_slice(), &[filter]].concat()).output().unwrap();
-                Ok(Search::over(search::verdict(&output)))
+                Ok(Search::Over(search::verdict(&output)))
             }
         }
     }

@@ -423,14 +423,20 @@ async fn discard_in_mid_copy_empties_the_tables_and_the_customers_can_be_moved_a
     assert_eq!(text(&project, Side::Target, SHAPE).await, before);
 }
 
-#[tokio::test]
-async fn nobody_else_lands_or_judges_the_tables_while_they_are_bare() {
+/// A large cohort's copy was interrupted, its tables are bare, and meanwhile another cohort was selected.
+async fn bare_beside_another() -> Project {
     let project = Project::new(&format!("{CRM} {SHAPES} analyze;"));
     project.done(None, Task::Prepare {}).await;
     project.done(Some("all"), Task::Select { selection: Selection::Where("customer.id <= 90".into()) }).await;
     chunked(&project);
     interrupted_of_some(&project).await;
     project.done(Some("few"), Task::Select { selection: Selection::Remainder {} }).await;
+    project
+}
+
+#[tokio::test]
+async fn nobody_else_lands_or_judges_the_tables_while_they_are_bare() {
+    let project = bare_beside_another().await;
     for (cohort, task) in [(Some("few"), Task::Copy {}), (None, Task::Prepare {}), (None, Task::Assess {})] {
         let (code, report) = project.run(cohort, task).await;
         assert_eq!((code, report.findings[0].code.as_str()), (exit::TRY_AGAIN, "LockNotGranted"), "{report:?}");
@@ -443,12 +449,7 @@ async fn nobody_else_lands_or_judges_the_tables_while_they_are_bare() {
 
 #[tokio::test]
 async fn another_cohorts_copy_waits_for_the_one_that_fills_the_tables() {
-    let project = Project::new(&format!("{CRM} {SHAPES} analyze;"));
-    project.done(None, Task::Prepare {}).await;
-    project.done(Some("all"), Task::Select { selection: Selection::Where("customer.id <= 90".into()) }).await;
-    chunked(&project);
-    interrupted_of_some(&project).await;
-    project.done(Some("few"), Task::Select { selection: Selection::Remainder {} }).await;
+    let project = bare_beside_another().await;
     let filling = project.session(Side::Target).await;
     bare::fill(&filling).await.unwrap();
 

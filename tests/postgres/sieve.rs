@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit::contract::{Selection, Side, Storage as Place, Task};
 use godwit::worker::postgres::catalog::read_catalog;
+use godwit::worker::postgres::model::Scope;
 use godwit::worker::postgres::scope;
 use godwit::worker::postgres::session::Session;
 use godwit::worker::postgres::sides::{Origin, Portion, Sides};
@@ -37,12 +38,16 @@ async fn selected(condition: &str, schema: &str) -> (Project, Session) {
     (project, session)
 }
 
-/// How many rows of the cohort each table has, found in both ways; where `in_turn` is false the tables are asked for backwards.
-async fn found_in_both_ways(session: &mut Session, in_turn: bool) -> BTreeMap<String, u64> {
+async fn scope_and_entry(session: &Session) -> (Scope, i32) {
     let scope = scope::resolve(&dataset(), &read_catalog(session).await.unwrap()).unwrap();
     let entry = session.number("ask", "select min(entry)::int8 from godwit.member where entry > 0").await.unwrap();
+    (scope, i32::try_from(entry).unwrap())
+}
+
+/// How many rows of the cohort each table has, found in both ways; where `in_turn` is false the tables are asked for backwards.
+async fn found_in_both_ways(session: &mut Session, in_turn: bool) -> BTreeMap<String, u64> {
+    let (scope, entry) = scope_and_entry(session).await;
     let reading = snapshot::of(session).await.unwrap();
-    let entry = i32::try_from(entry).unwrap();
     let sifted = Origin::of_entry(&reading, &scope, entry).await.unwrap();
     assert!(matches!(sifted, Origin::Sifted { .. }));
     let folder = tempfile::tempdir().unwrap();
@@ -85,10 +90,9 @@ async fn a_small_cohort_and_keys_far_apart_are_left_to_the_joins() {
     let far = format!("{MORE} insert into account (id, name) values ({}, 'far')", 1_u64 << 40);
     for (condition, schema) in [("customer.id <= 40", MORE), ("customer.id > 0", far.as_str())] {
         let (_project, mut session) = selected(condition, schema).await;
-        let scope = scope::resolve(&dataset(), &read_catalog(&session).await.unwrap()).unwrap();
-        let entry = session.number("ask", "select min(entry)::int8 from godwit.member where entry > 0").await.unwrap();
+        let (scope, entry) = scope_and_entry(&session).await;
         let reading = snapshot::of(&mut session).await.unwrap();
-        let origin = Origin::of_entry(&reading, &scope, i32::try_from(entry).unwrap()).await.unwrap();
+        let origin = Origin::of_entry(&reading, &scope, entry).await.unwrap();
         assert!(matches!(origin, Origin::Database(_)), "{condition}");
     }
 }

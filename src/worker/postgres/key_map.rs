@@ -31,11 +31,17 @@ impl Default for KeyMap {
     }
 }
 
+/// All of them under 0.
+impl Extend<Key> for KeyMap {
+    fn extend<K: IntoIterator<Item = Key>>(&mut self, keys: K) {
+        keys.into_iter().for_each(|key| self.insert(key, 0));
+    }
+}
+
 impl FromIterator<Key> for KeyMap {
-    /// All of them under 0.
     fn from_iter<K: IntoIterator<Item = Key>>(keys: K) -> Self {
         let mut map = Self::default();
-        keys.into_iter().for_each(|key| map.insert(key, 0));
+        map.extend(keys);
         map
     }
 }

@@ -11,6 +11,7 @@ use tokio_postgres::{CopyInSink, CopyOutStream, Transaction};
 use super::framing::{BINARY_HEADER, BINARY_TRAILER, Framing};
 use super::identifier::TableName;
 use super::model::{OwnedTable, ScopedReference, Table};
+use super::routing_key::{Key, KeyType};
 use super::row::{self, RowFormat, Sum, row_hash};
 use crate::worker::error::Error;
 use crate::worker::storage::{Reader, Writer};
@@ -122,6 +123,25 @@ pub async fn read(
         framing.each_row(piece, &mut see)?;
     }
     Ok(framing.finish()?)
+}
+
+/// The keys that a query returns, columns of these types; a row with a NULL has none.
+pub async fn read_keys<C: Default + Extend<Key>>(
+    transaction: &Transaction<'_>,
+    select: &str,
+    (types, format): (&[KeyType], RowFormat),
+    what: &str,
+) -> Result<C, Error> {
+    let mut keys = C::default();
+    let shape = Shape { format, columns: types.len(), keys: types.len() };
+    let mut rows = Rows::select(transaction, select, format, what).await?;
+    read(&mut rows, shape, None, |row| {
+        let key: Vec<_> = row::fields(row, format).collect::<Result<_, _>>()?;
+        keys.extend(Key::of(&key, types, format)?);
+        Ok(())
+    })
+    .await?;
+    Ok(keys)
 }
 
 /// Copies everything into `sink` and returns what passed. The sink is finished: the rows are in the table.

@@ -10,7 +10,7 @@ use super::framing::Framing;
 use super::identifier::{TableName, quote_identifiers};
 use super::manifest::{Manifest, PartitionFile, TableBackup, blocker};
 use super::partition::{Routed, Router};
-use super::relay::{Batches, Rows, Shape, head, read, tail};
+use super::relay::{Batches, head, read_keys, tail};
 use super::routing_key::{Key, KeyType};
 use super::row::{RowError, Sum, row_hash};
 use crate::contract::{Finding, exit};
@@ -147,14 +147,7 @@ pub async fn customers(transaction: &Transaction<'_>, manifest: &Manifest, query
         .iter()
         .find(|column| column.name == manifest.root_key)
         .map_or(KeyType::Exact, |column| KeyType::of(&column.type_name));
-    let mut keys = HashSet::new();
-    let mut rows = Rows::select(transaction, query, format, "the keys of the customers to restore").await?;
-    read(&mut rows, Shape { format, columns: 1, keys: 1 }, None, |row| {
-        keys.extend(Key::of_single(row, key_type, format)?);
-        Ok(())
-    })
-    .await?;
-    Ok(keys)
+    read_keys(transaction, query, (&[key_type], format), "the keys of the customers to restore").await
 }
 
 /// Copies the rows of these customers into the tables of the same name, reading only the partitions that hold them.

@@ -4,7 +4,7 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::row::{Field, RowError, RowFormat, fields};
+use super::row::{Field, RowError, RowFormat};
 
 /// How a column's values are compared, as far as this can be told from their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +66,6 @@ impl Key {
             encoded.extend_from_slice(&part);
         }
         Ok(Some(Self::Hash(xxh3_128(&encoded).to_be_bytes())))
-    }
-
-    /// The customer with this key in a row of one column: how a restore finds its partitions.
-    pub fn of_single(row: &[u8], of_type: KeyType, format: RowFormat) -> Result<Option<Self>, RowError> {
-        let field = fields(row, format).next().ok_or(RowError::Field)??;
-        Self::of(&[field], &[of_type], format)
     }
 
     /// Where the customer with this key is kept. Stored backups depend on it: it must never change.

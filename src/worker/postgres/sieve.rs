@@ -11,8 +11,8 @@ use super::identifier::{TableName, quote_identifier, quote_literal};
 use super::key_map::KeyMap;
 use super::model::{OwnedTable, Scope, Table};
 use super::partition::{Routed, Router, parent_keys};
-use super::relay::{Rows, Shape, head, read, tail};
-use super::routing_key::{Key, KeyType};
+use super::relay::{Rows, Shape, head, read_keys, tail};
+use super::routing_key::KeyType;
 use crate::worker::error::Error;
 use crate::worker::storage::Writer;
 
@@ -121,18 +121,8 @@ async fn customers(
 ) -> Result<KeyMap, Error> {
     // In the order of the keys: a map that begins with keys far apart takes many times as much.
     let select = format!("select customer from godwit.member where entry = {entry} order by customer");
-    let shape = Shape { format: root.format, columns: 1, keys: 1 };
     let of_type = KeyType::of(&scope.root_key_type);
-    let mut rows = Rows::select(transaction, &select, shape.format, "the cohort's customers").await?;
-    let mut customers = KeyMap::default();
-    read(&mut rows, shape, None, |row| {
-        if let Some(customer) = Key::of_single(row, of_type, shape.format)? {
-            customers.insert(customer, 0);
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(customers)
+    read_keys(transaction, &select, (&[of_type], root.format), "the cohort's customers").await
 }
 
 /// What passed, on its way into a file, if there is one.

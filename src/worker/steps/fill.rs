@@ -27,7 +27,7 @@ use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{ForeignKey, OwnedTable, Table};
 use crate::worker::postgres::pieces::Pieces;
-use crate::worker::postgres::relay::{Rows, Shape, read};
+use crate::worker::postgres::relay::{Rows, Shape, read_keys};
 use crate::worker::postgres::routing_key::{Key, KeyType};
 use crate::worker::postgres::row::fields;
 use crate::worker::postgres::session::Session;
@@ -183,18 +183,7 @@ async fn keys_of(target: &mut Session, table: &Table, shape: Shape) -> Result<Ke
     let reading = snapshot::of(target).await?;
     let select =
         format!("select {} from {}", quote_identifiers(table.primary_key.iter().map(String::as_str)), table.name.sql());
-    let keys_only = Shape { columns: shape.keys, ..shape };
-    let types = key_types(table, shape);
-    let mut keys = KeyMap::default();
-    let mut rows = Rows::select(&reading, &select, shape.format, &table.name.to_string()).await?;
-    read(&mut rows, keys_only, None, |row| {
-        if let Some(key) = key_of(row, (&types, keys_only))? {
-            keys.insert(key, 0);
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(keys)
+    read_keys(&reading, &select, (&key_types(table, shape), shape.format), &table.name.to_string()).await
 }
 
 /// A value that moved from one row to another between two snapshots stands against its unique key in neither of them. Where there was
