@@ -12,6 +12,7 @@ mod backup;
 mod compare;
 mod data;
 mod fence;
+mod killed;
 mod landing;
 mod peers;
 mod report;
@@ -38,6 +39,7 @@ const METRICS: &[Metric] = &[
     ("compare", compare::run),
     ("landing", landing::run),
     ("fence", fence::run),
+    ("killed", killed::run),
     ("whole", whole::run),
 ];
 

@@ -93,6 +93,19 @@ impl Move {
         self.finish(command, &self.settings(name, task))
     }
 
+    /// Begins a step and kills it on its way.
+    pub fn killed_after(&self, time: Duration, name: Option<&str>, task: Task) {
+        let settings = self.settings(name, task);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
+        command.args(["worker", settings.input.task.name()]);
+        self.equip(&mut command, &settings);
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(time);
+        assert!(child.try_wait().unwrap().is_none(), "it had ended before it could be killed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// Backup, in a child with a scratch folder of its own; `partitions` in the place of what the tables' size asks for.
     pub fn backup(&self, partitions: Option<u16>) -> Done {
         let mut command = self.child("backup");
@@ -118,7 +131,8 @@ impl Move {
         command
     }
 
-    fn finish(&self, mut command: Command, settings: &Settings) -> Done {
+    /// Gives a process what a pod gives it.
+    fn equip(&self, command: &mut Command, settings: &Settings) {
         let _ = std::fs::remove_file(&settings.termination_path);
         command
             .env(STEP_ENV, serde_json::to_string(&settings.input).unwrap())
@@ -128,6 +142,10 @@ impl Move {
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+    }
+
+    fn finish(&self, mut command: Command, settings: &Settings) -> Done {
+        self.equip(&mut command, settings);
         let started = Instant::now();
         let (code, peak_bytes) = watch(command);
         let took = started.elapsed();

@@ -163,6 +163,10 @@ pub struct CheckStatus {
     /// Name of the check.
     #[schemars(length(max = 40))]
     pub name: String,
+    /// Digest of the check as it is measured: one that was changed begins anew, at once and without its earlier measurements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub digest: Option<String>,
     /// Verdict over the latest measurements: Pass, Fail, Inconclusive or Error.
     pub verdict: Verdict,
     /// The latest measurements, oldest first.

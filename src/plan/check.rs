@@ -9,6 +9,7 @@ use crate::api::check::{Check, GatedStep, Trigger};
 use crate::api::status::{CheckStatus, JobStatus, Verdict};
 use crate::api::{CohortStatus, MigrationSpec, MigrationStatus};
 
+use super::digest;
 use super::names::job_name;
 use super::observed::{JobState, Jobs, Measured, ObjectFacts, ObservedCohort, ObservedMigration, Outcome};
 use super::step::{CohortStep, MigrationStep};
@@ -110,13 +111,16 @@ pub fn enter(
     measured: &[Measured],
     now: Timestamp,
 ) -> Vec<Turned> {
-    statuses.retain(|status| spec.checks.iter().any(|check| check.name == status.name));
+    let begun_anew = begin_changed_anew(statuses, spec);
     let mut turned = Vec::new();
     for one in measured {
         let Some(check) = spec.checks.iter().find(|check| check.name == one.check) else {
             continue;
         };
-        let status = entry(statuses, &check.name);
+        if begun_anew.contains(&check.name) && task::of_check(check).is_some() {
+            continue; // a Job began it, when the check was another
+        }
+        let status = entry(statuses, check);
         let before = status.verdict;
         status.job = None;
         let measurement = verdict::judge(check, &one.outcome, now);
@@ -128,14 +132,36 @@ pub fn enter(
     turned
 }
 
-fn entry<'a>(statuses: &'a mut Vec<CheckStatus>, name: &str) -> &'a mut CheckStatus {
-    let position = statuses.iter().position(|status| status.name == name).unwrap_or_else(|| {
-        statuses.push(CheckStatus {
-            name: name.to_owned(),
-            verdict: Verdict::Inconclusive,
-            measurements: Vec::new(),
-            job: None,
-        });
+/// Forgets checks that are gone, and what was measured before a check was changed; returns the names of these. A Job that still
+/// measures what was asked before is then named by no record, and stopped.
+fn begin_changed_anew(statuses: &mut Vec<CheckStatus>, spec: &MigrationSpec) -> BTreeSet<String> {
+    let mut begun_anew = BTreeSet::new();
+    statuses.retain_mut(|status| {
+        let Some(check) = spec.checks.iter().find(|check| check.name == status.name) else { return false };
+        let digest = digest::of(check);
+        if status.digest.as_ref().is_some_and(|before| *before != digest) {
+            *status = unmeasured(check);
+            begun_anew.insert(check.name.clone());
+        }
+        status.digest = Some(digest);
+        true
+    });
+    begun_anew
+}
+
+fn unmeasured(check: &Check) -> CheckStatus {
+    CheckStatus {
+        name: check.name.clone(),
+        digest: Some(digest::of(check)),
+        verdict: Verdict::Inconclusive,
+        measurements: Vec::new(),
+        job: None,
+    }
+}
+
+fn entry<'a>(statuses: &'a mut Vec<CheckStatus>, check: &Check) -> &'a mut CheckStatus {
+    let position = statuses.iter().position(|status| status.name == check.name).unwrap_or_else(|| {
+        statuses.push(unmeasured(check));
         statuses.len() - 1
     });
     &mut statuses[position]
@@ -159,7 +185,7 @@ pub fn start_jobs(
             _ if by_job => {
                 *attempts += 1;
                 let name = job_name(&owner.uid, &owner.name, &check.name, *attempts);
-                entry(statuses, &check.name).job = Some(JobStatus { name, attempt: *attempts, plan: None, seen: true });
+                entry(statuses, check).job = Some(JobStatus { name, attempt: *attempts, plan: None, seen: true });
             }
             // Due, and the operator's to measure: the next pass does.
             _ => wake = Some(now),

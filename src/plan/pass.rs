@@ -290,6 +290,10 @@ impl<'a, O: Observed> Pass<'a, O> {
             })
             .collect();
         self.effects.jobs.extend(requests);
+        if self.status.checks().iter().any(|status| status.job.is_some()) {
+            // Why a pod does not start shows on no Job: it has to be looked for.
+            self.wake_in(PROGRESS_POLL);
+        }
         if let Some(wake) = wake {
             self.wake_at(wake);
         }

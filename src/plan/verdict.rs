@@ -96,8 +96,13 @@ pub(crate) mod tests {
     }
 
     fn measured(check: &Check, samples: &[Option<bool>]) -> CheckStatus {
-        let mut status =
-            CheckStatus { name: check.name.clone(), verdict: Verdict::Inconclusive, measurements: vec![], job: None };
+        let mut status = CheckStatus {
+            name: check.name.clone(),
+            digest: None,
+            verdict: Verdict::Inconclusive,
+            measurements: vec![],
+            job: None,
+        };
         for sample in samples {
             let outcome = match sample {
                 Some(passed) => Outcome::Numbers { values: vec![3.0], passed: *passed },

@@ -6,6 +6,7 @@
 mod away;
 mod bad_jobs;
 mod cluster;
+mod conditions;
 mod conflict;
 mod crash;
 mod gate;

@@ -175,7 +175,7 @@ impl Door {
         let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
             return status(502, "the API server's answer broke off");
         };
-        if parts.status == StatusCode::OK && body.starts_with(b"{\"kind\":\"") {
+        if parts.status == StatusCode::OK && is_list(&body) {
             self.proxy.first_lists.lock().unwrap().entry(key).or_insert_with(|| body.clone());
         }
         Response::from_parts(parts, body.into())
@@ -315,6 +315,12 @@ fn status(code: u16, message: &str) -> Answer {
         answer = answer.header(header::RETRY_AFTER, "1");
     }
     answer.body(body.to_string().into()).unwrap()
+}
+
+/// A list says so in its kind, wherever that stands: objects of a definition are told with their keys in order.
+fn is_list(body: &[u8]) -> bool {
+    let told: Value = serde_json::from_slice(body).unwrap_or_default();
+    told["kind"].as_str().is_some_and(|kind| kind.ends_with("List"))
 }
 
 fn without_version(query: &str) -> String {

@@ -1,7 +1,12 @@
-//! The node tier: both demos on a real kubelet and containerd, through the very program that `make demo` runs, asserted.
+//! The node tier: both demos on a real kubelet and containerd, through the very program that `make demo` runs, asserted; and
+//! between them bad input, on the first one's cluster.
 //! Run by `make test-node`, which builds the programs and images first. Must leave no process, mount or link behind.
 
+mod bad_input;
+#[path = "../apiserver/conditions.rs"]
+mod conditions;
 mod overhead;
+mod shop;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,9 +70,9 @@ fn cohort<'a>(summary: &'a Value, name: &str) -> &'a Value {
     cohorts.iter().find(|cohort| cohort["name"] == name).unwrap_or(&Value::Null)
 }
 
-/// One test, because both stories share a cluster and a machine.
+/// One test, because all stories share a cluster and a machine.
 #[test]
-fn both_demos_keep_every_promise_on_a_real_node() {
+fn both_demos_keep_every_promise_and_bad_input_is_named_and_mended_on_a_real_node() {
     let ground = Ground::new();
 
     let forward = ground.tell("demo");
@@ -82,11 +87,14 @@ fn both_demos_keep_every_promise_on_a_real_node() {
         assert!((1..120_000).contains(&pause), "{name} paused for {pause} ms");
     }
 
-    let overhead = overhead::measure(&ground.folder.path().join("cluster/kubeconfig"));
+    let kubeconfig = ground.folder.path().join("cluster/kubeconfig");
+    let overhead = overhead::measure(&kubeconfig);
     println!(
         "a Job's creation to the worker's first session: {:#}; to an empty pod: {:#}",
         overhead.step, overhead.empty
     );
+
+    bad_input::tell(&kubeconfig);
 
     let rollback = ground.tell("demo-rollback");
     let findings = &rollback["facts"]["findings"];

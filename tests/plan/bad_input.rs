@@ -417,6 +417,10 @@ fn a_gate_says_that_the_image_of_its_check_cannot_be_pulled() {
     spec["gates"] = json!([{"check": "orders", "before": ["Cutover"]}]);
     let mut world = World::new(serde_json::from_value(spec).unwrap());
     world.run_until(|world| world.jobs.values().any(|job| job.owner == "canary" && job.request.attempt == 4));
+    world.run_until(|world| world.told("canary", "Progressing").2.contains("not measured yet"));
+    let (_, next_look) = world.round();
+    let soon = world.now + SignedDuration::from_secs(10);
+    assert!(next_look.is_some_and(|at| at <= soon), "a pod that does not start changes no Job: it is looked for");
     keep_waiting(&mut world, "canary", TroubleKind::Image, "ErrImagePull: checks:typo");
     world.run_until(|world| world.told("canary", "Progressing").2.contains("checks:typo"));
     assert_eq!(reason_of(&world, "canary"), "GateInconclusive");
@@ -424,4 +428,34 @@ fn a_gate_says_that_the_image_of_its_check_cannot_be_pulled() {
     world.measurements.insert("orders".into(), true);
     world.run_until_quiet();
     assert_eq!(world.phase("canary"), "Done");
+}
+
+#[test]
+fn a_check_that_is_corrected_is_measured_at_once_and_what_was_measured_before_counts_no_more() {
+    let mut spec = serde_json::to_value(migration_spec()).unwrap();
+    spec["checks"] = json!([
+        {"name": "orders", "job": {"image": "checks:typo"}, "passWhen": "value == 0.0", "interval": "6h"},
+        {"name": "links", "sql": {"side": "Target", "query": "select 1"}, "passWhen": "value == 0.0", "interval": "6h"},
+    ]);
+    spec["gates"] = json!([{"check": "orders", "before": ["Copy"]}, {"check": "links", "before": ["Copy"]}]);
+    let mut world = World::new(serde_json::from_value(spec).unwrap());
+    world.measurements.insert("links".into(), false);
+    let of_orders = |job: &WorldJob| matches!(&job.request.work, Work::Container { check } if check == "orders");
+    world.run_until(|world| world.jobs.values().any(of_orders));
+    let waiting = world.jobs.values_mut().find(|job| of_orders(job)).unwrap();
+    waiting.ends_at += NEVER;
+    let waiting = waiting.request.name.clone();
+    world.run_until(|world| world.told("canary", "Progressing").1 == "GateFailed");
+
+    let migration = world.migration.as_mut().unwrap();
+    migration.spec.checks[0].job.as_mut().unwrap().image = "checks:1".into();
+    migration.spec.checks[1].sql.as_mut().unwrap().query = "select 0".into();
+    let corrected = world.now;
+    world.measurements.insert("orders".into(), true);
+    world.measurements.insert("links".into(), true);
+    world.run_until(|world| world.phase("canary") == "Copying");
+    assert!(!world.jobs.contains_key(&waiting), "the Job that asks for what is no longer asked is stopped");
+    assert!(world.now < corrected + SignedDuration::from_mins(5), "neither the interval nor the Job is waited for");
+    world.run_until_quiet();
+    assert_eq!(world.phase("crm"), "Completed");
 }

@@ -175,7 +175,8 @@ impl World {
     }
 
     /// One visit to every object. Returns whether anything changed, and the earliest wish to be woken.
-    fn round(&mut self) -> (bool, Option<Timestamp>) {
+    /// Visits everything once; returns whether anything changed, and when the first of them wants to be visited again.
+    pub fn round(&mut self) -> (bool, Option<Timestamp>) {
         let mut changed = self.end_jobs();
         let mut wake: Option<Timestamp> = None;
         let mut names: Vec<String> = self.cohorts.keys().cloned().chain(["crm".to_owned()]).collect();

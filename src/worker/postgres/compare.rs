@@ -12,7 +12,7 @@ use super::row::{Sum, row_hash};
 
 const BUCKETS: usize = 1 << 16;
 /// How many bytes of (key, hash) one side may hold at a time.
-pub const TRAIL_BYTES: usize = 10 << 20;
+pub const TRAIL_BYTES: usize = 6 << 20;
 /// A trail grows by so much at a time: doubling would waste as much as it holds.
 const TRAIL_STEP: usize = 1 << 20;
 const ENTRY_OVERHEAD: usize = 12;
