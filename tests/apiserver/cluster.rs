@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+static COUNT: AtomicU32 = AtomicU32::new(0);
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 
 pub struct Cluster {
@@ -29,7 +31,9 @@ impl Cluster {
         let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join(kind);
         std::fs::create_dir_all(&parent).unwrap();
         remove_leftovers(&parent);
-        let dir = parent.join(std::process::id().to_string());
+        // A folder of its own: the one before may still be going down when the next test wants a cluster.
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("{}-{number}", std::process::id()));
         let output = tool()
             .args(["up", "--size=control-plane", "--dir"])
             .arg(&dir)
@@ -64,10 +68,12 @@ fn down(dir: &Path) {
     }
 }
 
-/// A run that was killed could not clean up; its folder bears its process id.
+/// A run that was killed could not clean up; its folders begin with its process id.
 fn remove_leftovers(parent: &Path) {
     for entry in std::fs::read_dir(parent).unwrap().flatten() {
-        let alive = entry.file_name().to_str().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.split('-').next());
+        let alive = pid.is_some_and(|pid| Path::new("/proc").join(pid).exists());
         if !alive {
             down(&entry.path());
         }

@@ -13,6 +13,9 @@
 mod approval;
 mod case;
 mod client_side;
+#[path = "../apiserver/cluster.rs"]
+#[allow(dead_code, reason = "the API-server tests share a cluster without definitions")]
+mod cluster;
 mod cohort;
 mod manifests;
 mod migration;

@@ -1,10 +1,9 @@
 //! One throw-away control plane with the committed definitions, shared by the tests that run at the same time.
-//! `Server::shared` is what a test starts with. The last holder takes the control plane down, after a panic too; when the
-//! whole test process is killed, a watcher that holds its standard input open does.
+//! `Server::shared` is what a test starts with; the last holder takes the control plane down.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use godwit::api::names::GROUP;
@@ -14,6 +13,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
+
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
 pub fn root() -> &'static Path {
@@ -21,20 +22,7 @@ pub fn root() -> &'static Path {
 }
 
 pub struct Server {
-    directory: PathBuf,
-    kubeconfig: PathBuf,
-    watcher: Option<Child>,
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test has no cli that could read the environment for it")]
-fn tool() -> PathBuf {
-    let tool = std::env::var("GODWIT_CLUSTER_TOOL").map_or_else(|_| root().join("target/cluster"), PathBuf::from);
-    assert!(
-        tool.is_file(),
-        "no cluster tool at {}: run `make test-apiserver`, or name the tool in GODWIT_CLUSTER_TOOL",
-        tool.display()
-    );
-    tool
+    cluster: Cluster,
 }
 
 impl Server {
@@ -50,22 +38,7 @@ impl Server {
     }
 
     fn up() -> Self {
-        let tool = tool();
-        let directory = root().join(format!("target/definitions-{}", std::process::id()));
-        // Started first: it takes down what a killed `up` began, too.
-        let watcher = Command::new("sh")
-            .args(["-c", r#"read -r done || exec "$0" down --dir "$1""#])
-            .args([&tool, &directory])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh can be started");
-        let mut server = Self { kubeconfig: PathBuf::new(), directory, watcher: Some(watcher) };
-        let up =
-            Command::new(tool).args(["up", "--size=control-plane", "--dir"]).arg(&server.directory).output().unwrap();
-        assert!(up.status.success(), "no control plane: {}", String::from_utf8_lossy(&up.stderr));
-        server.kubeconfig = PathBuf::from(String::from_utf8(up.stdout).unwrap().trim());
+        let server = Self { cluster: Cluster::up("definitions", &[]) };
         server.kubectl(&["create", "-f", root().join("crds").to_str().unwrap()]);
         server.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
         server
@@ -84,7 +57,7 @@ impl Server {
     pub fn kubectl_reading(&self, input: &str, args: &[&str]) -> Result<String, String> {
         let mut child = Command::new("kubectl")
             .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
+            .arg(&self.cluster.kubeconfig)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +73,7 @@ impl Server {
     pub async fn client(&self) -> Client {
         // Another test may have chosen the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let file = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let file = Kubeconfig::read_from(&self.cluster.kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
     }
@@ -119,23 +92,6 @@ impl Server {
     pub fn namespace(&self, name: &str) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string();
         self.kubectl_reading(&namespace, &["apply", "-f", "-"]).unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let down = Command::new(tool()).args(["down", "--dir"]).arg(&self.directory).status();
-        let Some(mut watcher) = self.watcher.take() else { return };
-        if down.is_ok_and(|status| status.success()) {
-            // What is left is a lock and the components' logs.
-            let _ = std::fs::remove_dir_all(&self.directory);
-            if let Some(mut input) = watcher.stdin.take() {
-                let _ = input.write_all(b"done\n");
-            }
-        } else {
-            drop(watcher.stdin.take());
-        }
-        let _ = watcher.wait();
     }
 }
 
