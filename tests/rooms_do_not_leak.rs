@@ -9,7 +9,25 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const WALLS: &[(&str, &[&str])] = &[
-    ("src/contract.rs", &["kube", "k8s_openapi", "tokio", "std::env", "std::time", "crate"]),
+    (
+        "src/contract",
+        &[
+            "kube",
+            "k8s_openapi",
+            "tokio",
+            "std::env",
+            "std::time",
+            "crate::api",
+            "crate::plan",
+            "crate::build",
+            "crate::controller",
+            "crate::worker",
+            "crate::cli",
+            "crate::server",
+            "crate::metrics",
+            "crate::telemetry",
+        ],
+    ),
     (
         "src/api",
         &[
