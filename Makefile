@@ -83,7 +83,7 @@ test-chart: $(HELM) ## the chart: lint, schema, rendered output
 	cargo test --locked --test chart
 
 .PHONY: test-node
-test-node: $(CLUSTER_TOOL) $(HELM) images ## both demos on a real node, asserted
+test-node: $(CLUSTER_TOOL) $(HELM) images ## both demos, and bad input between them, on a real node
 	cargo test --locked --test node -- --nocapture
 
 .PHONY: bench
