@@ -9,7 +9,7 @@ use super::Side;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepInput {
-    /// [`VERSION`].
+    /// [`super::VERSION`].
     pub v: u32,
     pub migration: Identity,
     /// Absent for the steps of the migration itself.
@@ -24,11 +24,11 @@ pub struct StepInput {
     pub task: Task,
 }
 
-/// What a check's own container finds in [`STEP_ENV`].
+/// What a check's own container finds in [`super::STEP_ENV`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckInput {
-    /// [`VERSION`].
+    /// [`super::VERSION`].
     pub v: u32,
     pub migration: Identity,
     /// Absent for a check of the migration itself.
