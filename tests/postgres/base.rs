@@ -206,6 +206,25 @@ async fn of_two_attempts_the_older_one_can_change_nothing() {
     assert!(matches!(token::take(&older, "cohort", 1).await.unwrap_err(), Error::NewerAttempt { .. }));
 }
 
+#[tokio::test]
+async fn of_two_workers_of_one_attempt_the_one_that_began_later_has_both_databases() {
+    let pair = Pair::new("");
+    let mut target = pair.session(Side::Target).await;
+    let mut source = pair.session(Side::Source).await;
+    ledger::create(&mut target, Side::Target, &migration(), "bigint").await.unwrap();
+    ledger::create(&mut source, Side::Source, &migration(), "bigint").await.unwrap();
+    for attempt in [1, 2] {
+        let earlier = token::take(&target, "cohort", attempt).await.unwrap();
+        let later = token::take(&target, "cohort", attempt).await.unwrap();
+        let on_source = token::follow(&source, &later).await.unwrap();
+        // It comes last to the source, and gets nothing all the same.
+        assert!(matches!(token::follow(&source, &earlier).await.unwrap_err(), Error::NewerAttempt { .. }));
+        assert!(matches!(token::hold(&*target, &earlier).await.unwrap_err(), Error::NewerAttempt { .. }));
+        token::hold(&*target, &later).await.unwrap();
+        token::hold(&*source, &on_source).await.unwrap();
+    }
+}
+
 /// Until some backend of the test's database waits for a lock.
 pub async fn wait_for_lock(pair: &Pair, side: Side) {
     let session = pair.session(side).await;

@@ -62,7 +62,7 @@ fn ddl(root_key_type: &str) -> String {
            customer_group bigint not null default 0, chunk int not null default 0);
          create index if not exists member_entry_chunk on godwit.member (entry, chunk);
          create table if not exists godwit.fencing_token (
-           subject text primary key, attempt bigint not null, holder text not null,
+           subject text primary key, attempt bigint not null, turn bigint not null,
            taken_at timestamptz not null default pg_catalog.clock_timestamp());
          create table if not exists godwit.checkpoint (
            subject text not null, step text not null, part text not null, state jsonb not null,

@@ -67,7 +67,7 @@ impl<'j> Cohort<'j> {
         ledger::require(&source, &job.input.migration).await?;
         let attempt = job.input.attempt;
         let target_token = token::take(&target, &identity.uid, attempt).await?;
-        let source_token = token::take(&source, &identity.uid, attempt).await?;
+        let source_token = token::follow(&source, &target_token).await?;
         let (source_catalog, scope) = job.scope(&source).await?;
         let mut target_catalog = catalog::read_catalog(&target).await?;
         bare::complete(&*target, &identity.uid, &mut target_catalog).await?;

@@ -26,10 +26,7 @@ pub async fn has_ledger(session: &Session, migration: &Identity) -> Result<bool,
 pub async fn take_over(session: &Session, subject: &str, attempt: i64) -> Result<Token, Error> {
     let token = token::take(session, subject, attempt).await?;
     session
-        .execute(
-            "update godwit.fencing_token set holder = pg_catalog.gen_random_uuid()::text where subject <> $1",
-            &[&subject],
-        )
+        .execute("update godwit.fencing_token set turn = turn + 1 where subject <> $1", &[&subject])
         .await
         .map_err(Error::database("end the cohorts' attempts"))?;
     Ok(token)

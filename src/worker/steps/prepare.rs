@@ -98,15 +98,9 @@ impl<'j> Work<'j> {
         ledger::create(&mut target, Side::Target, migration, &scope.root_key_type).await?;
         ledger::create(&mut source, Side::Source, migration, &scope.root_key_type).await?;
         let (subject, attempt) = (job.subject(), job.input.attempt);
-        Ok(Self {
-            target_token: token::take(&target, subject, attempt).await?,
-            source_token: token::take(&source, subject, attempt).await?,
-            job,
-            source,
-            target,
-            catalog,
-            scope,
-        })
+        let target_token = token::take(&target, subject, attempt).await?;
+        let source_token = token::follow(&source, &target_token).await?;
+        Ok(Self { job, source, target, source_token, target_token, catalog, scope })
     }
 
     fn part<'a>(&'a self, part: &'a str) -> (&'a str, &'a str, &'a str) {

@@ -51,7 +51,7 @@ pub async fn run(job: &Job, selection: &Selection) -> Result<Report, Error> {
     ledger::require(&source, &job.input.migration).await?;
     let attempt = job.input.attempt;
     let target_token = token::take(&target, &cohort.uid, attempt).await?;
-    let source_token = token::take(&source, &cohort.uid, attempt).await?;
+    let source_token = token::follow(&source, &target_token).await?;
     let (_, scope) = job.scope(&source).await?;
     let decision = if let Some(decision) = recorded(&target, cohort).await? {
         decision
