@@ -22,8 +22,11 @@ use super::pattern;
     .reason(Reason::FieldValueForbidden).field_path(".passWhen"))]
 #[x_kube(validation = Rule::new("duration(self.interval) >= duration('1s') && duration(self.interval) <= duration('24h')")
     .message(Message::Expression("'interval must lie between 1s and 24h, not ' + self.interval".into())).field_path(".interval"))]
-#[x_kube(validation = Rule::new("duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('30s')")
+#[x_kube(validation = Rule::new("!has(self.timeout) || (duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('30s'))")
     .message(Message::Expression("'timeout must lie between 1s and 30s, not ' + self.timeout".into())).field_path(".timeout"))]
+#[x_kube(validation = Rule::new("!(has(self.timeout) && (has(self.job) || has(self.validation) || has(self.condition)))")
+    .message(Message::Expression("'check ' + self.name + ': timeout is for prometheus, http and sql; a Job of source job or validation has 15 minutes'".into()))
+    .reason(Reason::FieldValueForbidden).field_path(".timeout"))]
 pub struct Check {
     /// Name that gates and triggers use; unique in the migration. Changeable at any time.
     #[schemars(length(min = 1, max = 40), regex(pattern = pattern::LABEL))]
@@ -61,9 +64,9 @@ pub struct Check {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 10))]
     pub consecutive: u32,
-    /// Time limit of one measurement, from 1s to 30s. Default 10s.
-    #[serde(default = "default_timeout")]
-    pub timeout: DurationString,
+    /// Time limit of one answer, from 1s to 30s, for the sources prometheus, http and sql. Default 10s. A Job of source job or validation has 15 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationString>,
     /// Verdict of a measurement that brought no number: Inconclusive (default), Fail or Pass.
     #[serde(default)]
     pub on_no_data: OnNoData,
@@ -71,9 +74,6 @@ pub struct Check {
 
 fn default_interval() -> DurationString {
     "60s".into()
-}
-fn default_timeout() -> DurationString {
-    "10s".into()
 }
 fn one() -> u32 {
     1

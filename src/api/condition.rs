@@ -77,6 +77,7 @@ pub mod reason {
             JOB_NOT_STARTED = "JobNotStarted", "The Job's pod cannot be made or placed: quota, admission, nodes, volumes. It starts by itself when it can.", "Repair what the message names, such as a PersistentVolumeClaim or a quota.";
             JOB_SUSPENDED = "JobSuspended", "The Job is suspended, by hand or by a queue; its pod is gone and what it had recorded is kept.", "Set the Job's `spec.suspend` to false; it goes on where it was.";
             POD_ENDING = "PodEnding", "The Job's pod is being taken from its node, and no other may start before it is known to have ended: seconds, or for ever where the node does not answer.", "Bring the node back, delete the Node, or taint it `node.kubernetes.io/out-of-service` once it is off.";
+            CUSTOMERS_ON_TARGET = "CustomersOnTarget", "The Cohort is being deleted, but the target serves its customers and the way back is open: they stay under watch.", "Wait for the Migration's Finalize, request a rollback of the Cohort, or delete the Migration.";
             MIGRATION_DELETING = "MigrationDeleting", "The Migration is being deleted; no step starts.", "Delete the Cohort too, or wait.";
         }
 
@@ -91,6 +92,7 @@ pub mod reason {
             INVALID_SPEC = "InvalidSpec", "The object, or a part that Godwit depends on, cannot be used; the message names the field.", "Correct that field; nothing was started from it.";
             SPEC_CHANGED = "SpecChanged", "Engine, dataset or storage differ from what was prepared: the next step would work on other rows than the one before.", "Undo the change. To move other rows, undo it, roll back, change it then and request `retry`.";
             BLOCKED_BY_FINDINGS = "BlockedByFindings", "Assess found blockers; the message names the first, `status.findings` and the evidence file all.", "Repair them, then request `retry`.";
+            BACKUP_NEVER_YOUNG = "BackupNeverYoung", "Proving the backup's restore takes longer than `backup.maxAge` allows a backup to be old, so no cohort could ever start.", "Raise `backup.maxAge`: it is heeded at once.";
             NO_CUSTOMERS_SELECTED = "NoCustomersSelected", "The cohort's selection means no customer that is still free.", "Correct `spec.select` in a new Cohort, or delete this one.";
             COHORTS_OVERLAP = "CohortsOverlap", "The cohort names customers that another cohort has, or that were the target's own.", "Leave them out in a new Cohort, or delete the other one.";
             CUSTOMERS_UNKNOWN = "CustomersUnknown", "The cohort names keys that belong to no customer.", "Correct the query in a new Cohort.";

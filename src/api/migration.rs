@@ -56,6 +56,8 @@ use super::status::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.gates) || !has(self.checks) || self.gates.all(g, !('Finalize' in g.before) || self.checks.all(c, c.name != g.check || !has(c.validation)))")
+    .message(Message::Expression("'a check of source validation looks at a cohort, so it cannot be a gate before Finalize'".into())).field_path(".gates"))]
 #[x_kube(validation = Rule::new("!has(self.gates) || self.gates.all(g, has(self.checks) && self.checks.exists(c, c.name == g.check))")
     .message(Message::Expression("'every gate must name one of spec.checks'".into())).field_path(".gates"))]
 #[x_kube(validation = Rule::new("!has(self.triggers) || self.triggers.all(t, has(self.checks) && self.checks.exists(c, c.name == t.check))")
@@ -294,6 +296,9 @@ pub struct MigrationStatus {
     /// When the migration was completed or rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// The point of no return: when the first attempt of Finalize was started. Absent while there is a way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_time: Option<Time>,
     /// The step under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepStatus>,

@@ -24,9 +24,9 @@ pub struct StepStatus {
     /// Name of the step, such as `Copy`.
     #[schemars(length(max = 40))]
     pub name: String,
-    /// When the step began.
+    /// When the step began: its first attempt, or while there was none, its turn.
     pub start_time: Time,
-    /// When the operator gives the step up; absent for steps that may wait for people.
+    /// When the operator gives the step up; absent until the first attempt, and for steps without a Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
     /// Attempts of this step that failed so far.

@@ -1,10 +1,11 @@
 //! The route table: a `ConfigMap` from which applications learn which side owns a cohort.
-//! Applied by `controller/perform.rs` under its own field manager. Must hold only what the decision says.
+//! Applied by `controller/perform.rs` under its own field manager. Must hold only what the decision says, and must outlive its
+//! Migration: applications that find no table go to the source, which nothing closes to them once the move is over.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Owner, labels};
+use super::labels;
 use crate::api::names::{LABEL_COMPONENT, LABEL_OWNER_UID};
 use crate::contract::Identity;
 use crate::plan::decision::RouteTableContent;
@@ -12,9 +13,8 @@ use crate::plan::decision::RouteTableContent;
 /// Key of the table in the `ConfigMap`.
 pub const ROUTES_KEY: &str = "routes.json";
 
-/// The `ConfigMap` as it must read; owned by the Migration.
+/// The `ConfigMap` as it must read. Its label says whose it is; no owner reference, which would delete it with the Migration.
 pub fn build_route_table(migration: &Identity, content: &RouteTableContent) -> ConfigMap {
-    let owner = Owner { kind: "Migration", identity: migration };
     let mut labels = labels::of_child(migration);
     labels.insert(LABEL_COMPONENT.to_owned(), "route-table".to_owned());
     labels.insert(LABEL_OWNER_UID.to_owned(), migration.uid.clone());
@@ -23,7 +23,6 @@ pub fn build_route_table(migration: &Identity, content: &RouteTableContent) -> C
             name: Some(content.config_map.clone()),
             namespace: Some(migration.namespace.clone()),
             labels: Some(labels),
-            owner_references: Some(vec![owner.reference()]),
             resource_version: content.replaces.clone(),
             ..ObjectMeta::default()
         },
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_route_table_is_owned_by_its_migration_and_holds_the_routes_unchanged() {
+    fn the_route_table_names_its_migration_outlives_it_and_holds_the_routes_unchanged() {
         let migration = Identity { namespace: "shop".into(), name: "crm".into(), uid: "uid-7".into() };
         let content = RouteTableContent {
             config_map: "crm-routes".into(),
@@ -49,7 +48,7 @@ mod tests {
         assert_eq!(map.metadata.namespace.as_deref(), Some("shop"));
         assert_eq!(map.metadata.resource_version.as_deref(), Some("41"));
         assert_eq!(map.data.unwrap()["routes.json"], "{\"v\":1}");
-        let owner = &map.metadata.owner_references.unwrap()[0];
-        assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Migration", "uid-7"));
+        assert_eq!(map.metadata.labels.unwrap()[LABEL_OWNER_UID], "uid-7");
+        assert_eq!(map.metadata.owner_references, None);
     }
 }

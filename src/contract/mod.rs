@@ -46,6 +46,8 @@ pub mod code {
     pub const KEYS_UNKNOWN: &str = "KeysUnknown";
     /// The source runs out of the keys that are reserved for it, or has.
     pub const SEQUENCE_RESERVE_SPENT: &str = "SequenceReserveSpent";
+    /// Finalize found customers of the source, and changed nothing.
+    pub const STILL_ON_SOURCE: &str = "StillOnSource";
 }
 
 /// Exit codes of a Job. Any other code, and a killed process, means "try again".

@@ -1,7 +1,8 @@
 //! Leader election on a `Lease`: one operator acts, the others wait.
-//! Used by `run`. Fail-stop: who cannot renew in time is told that the lease is lost, and the process ends. Safety does not
-//! rest on it (versions, names and the fence do); it only keeps two operators from doing the same work.
+//! Used by `run`. Fail-stop: who cannot renew in time has no mandate to write any more, is told that the lease is lost, and ends.
+//! Safety does not rest on it (versions, names and the fence do); it only keeps two operators from doing the same work.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -11,6 +12,7 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::context;
+use super::mandate::Mandate;
 use super::settings::LeaseSettings;
 use crate::api::names::MANAGER_CHILDREN;
 
@@ -21,6 +23,7 @@ pub struct Held {
     lease: Lease,
     /// When the request was sent that renewed it last: others count from a later moment.
     renewed: Instant,
+    mandate: Arc<Mandate>,
 }
 
 /// Why a lease is no longer held.
@@ -45,7 +48,7 @@ struct LastChange {
 }
 
 /// Waits until this process holds the lease.
-pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
+pub async fn acquire(client: &Client, settings: &LeaseSettings, mandate: Arc<Mandate>) -> Held {
     let elector = Elector { api: Api::namespaced(client.clone(), &settings.namespace), settings: settings.clone() };
     let mut last: Option<LastChange> = None;
     loop {
@@ -53,7 +56,9 @@ pub async fn acquire(client: &Client, settings: &LeaseSettings) -> Held {
         match elector.attempt(&mut last, began).await {
             Ok(Some(lease)) => {
                 tracing::info!(lease = settings.name, identity = settings.identity, "Acquired Lease");
-                return Held { elector, lease, renewed: began };
+                let mut held = Held { elector, lease, renewed: began, mandate };
+                held.renewed_at(began);
+                return held;
             }
             Ok(None) => {}
             Err(error) => {
@@ -140,12 +145,17 @@ impl Held {
             };
             // One deadline over all the calls of a renewal: two that each may take as long would outlast the lease.
             match tokio::time::timeout(left, self.renew(left)).await {
-                Ok(Ok(None)) => self.renewed = began,
+                Ok(Ok(None)) => self.renewed_at(began),
                 Ok(Ok(Some(by))) => return Lost::Taken { by },
                 Ok(Err(error)) => tracing::warn!(error, "Lease could not be renewed yet"),
                 Err(_) => return Lost::NotRenewed,
             }
         }
+    }
+
+    fn renewed_at(&mut self, began: Instant) {
+        self.renewed = began;
+        self.mandate.extend(began + self.elector.settings.renew_deadline);
     }
 
     /// One renewal; `Some`: the lease is another's.

@@ -126,10 +126,10 @@ const LONG: Duration = Duration::from_secs(5);
 #[tokio::test(start_paused = true)]
 async fn the_first_takes_the_lease_and_keeps_it_while_a_standby_waits() {
     let server = Server::new();
-    let mut first = acquire(&server.client(), &settings("a")).await;
+    let mut first = acquire(&server.client(), &settings("a"), Arc::default()).await;
     let standby_client = server.client();
     let standby_settings = settings("b");
-    let standby = acquire(&standby_client, &standby_settings);
+    let standby = acquire(&standby_client, &standby_settings, Arc::default());
     tokio::select! {
         lost = first.keep() => panic!("{lost:?}"),
         _ = standby => panic!("two leaders"),
@@ -142,11 +142,16 @@ async fn the_first_takes_the_lease_and_keeps_it_while_a_standby_waits() {
 async fn a_holder_that_cannot_reach_the_server_gives_up_before_a_standby_may_take_over() {
     for mood in [Mood::Away, Mood::Hanging] {
         let server = Server::new();
-        let mut held = acquire(&server.client(), &settings("a")).await;
+        let mandate = Arc::new(Mandate::default());
+        assert!(!mandate.holds());
+        let mut held = acquire(&server.client(), &settings("a"), Arc::clone(&mandate)).await;
+        let kept = tokio::time::timeout(settings("a").duration * 2, held.keep()).await;
+        assert!(kept.is_err() && mandate.holds(), "{mood:?}");
         let began = Instant::now();
         server.be(mood);
         let lost = tokio::time::timeout(LONG, held.keep()).await.unwrap();
         assert_eq!(lost, Lost::NotRenewed, "{mood:?}");
+        assert!(!mandate.holds(), "{mood:?}");
         assert!(began.elapsed() < settings("a").duration, "{mood:?}: {:?}", began.elapsed());
     }
 }
@@ -154,7 +159,7 @@ async fn a_holder_that_cannot_reach_the_server_gives_up_before_a_standby_may_tak
 #[tokio::test(start_paused = true)]
 async fn a_lease_taken_by_force_is_noticed_at_the_next_renewal() {
     let server = Server::new();
-    let mut held = acquire(&server.client(), &settings("a")).await;
+    let mut held = acquire(&server.client(), &settings("a"), Arc::default()).await;
     server.force("intruder");
     let lost = tokio::time::timeout(SHORT, held.keep()).await.unwrap();
     assert_eq!(lost, Lost::Taken { by: "intruder".into() });
@@ -164,7 +169,7 @@ async fn a_lease_taken_by_force_is_noticed_at_the_next_renewal() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_does_not_lose_the_lease() {
     let server = Server::new();
-    let mut held = acquire(&server.client(), &settings("a")).await;
+    let mut held = acquire(&server.client(), &settings("a"), Arc::default()).await;
     // The renewal landed and its answer did not: the stored version is ahead of ours.
     server.force("a");
     let kept = tokio::time::timeout(Duration::from_millis(900), held.keep()).await;
@@ -174,13 +179,13 @@ async fn a_lost_answer_does_not_lose_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
     let server = Server::new();
-    drop(acquire(&server.client(), &settings("dead")).await);
+    drop(acquire(&server.client(), &settings("dead"), Arc::default()).await);
     let (client_b, client_c) = (server.client(), server.client());
     let (settings_b, settings_c) = (settings("b"), settings("c"));
     let race = async {
         tokio::select! {
-            held = acquire(&client_b, &settings_b) => ("b", held),
-            held = acquire(&client_c, &settings_c) => ("c", held),
+            held = acquire(&client_b, &settings_b, Arc::default()) => ("b", held),
+            held = acquire(&client_c, &settings_c, Arc::default()) => ("c", held),
         }
     };
     let began = Instant::now();
@@ -191,7 +196,7 @@ async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
     let loser_client = server.client();
     tokio::select! {
         lost = held.keep() => panic!("{lost:?}"),
-        _ = acquire(&loser_client, &loser) => panic!("two leaders"),
+        _ = acquire(&loser_client, &loser, Arc::default()) => panic!("two leaders"),
         () = tokio::time::sleep(Duration::from_millis(1500)) => {}
     }
 }
@@ -199,7 +204,7 @@ async fn an_expired_lease_is_taken_by_one_of_two_standbys() {
 #[tokio::test(start_paused = true)]
 async fn the_clock_that_a_holder_wrote_is_not_believed() {
     let server = Server::new();
-    drop(acquire(&server.client(), &settings("a")).await);
+    drop(acquire(&server.client(), &settings("a"), Arc::default()).await);
     for renewed in ["2001-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z"] {
         {
             let mut lease = server.lease.lock().unwrap();
@@ -208,7 +213,7 @@ async fn the_clock_that_a_holder_wrote_is_not_believed() {
             bump(lease.as_mut().unwrap());
         }
         let began = Instant::now();
-        let taken = tokio::time::timeout(LONG, acquire(&server.client(), &settings("b"))).await;
+        let taken = tokio::time::timeout(LONG, acquire(&server.client(), &settings("b"), Arc::default())).await;
         assert!(taken.is_ok(), "{renewed}");
         assert!(began.elapsed() > Duration::from_secs(1), "{renewed}");
     }
@@ -217,11 +222,11 @@ async fn the_clock_that_a_holder_wrote_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn a_released_lease_is_taken_at_once() {
     let server = Server::new();
-    let held = acquire(&server.client(), &settings("a")).await;
+    let held = acquire(&server.client(), &settings("a"), Arc::default()).await;
     held.release().await;
     assert_eq!(server.holder(), None);
     let (client, standby) = (server.client(), settings("b"));
-    let next = acquire(&client, &standby);
+    let next = acquire(&client, &standby, Arc::default());
     tokio::time::timeout(SHORT, next).await.unwrap();
     assert_eq!(server.holder().as_deref(), Some("b"));
 }

@@ -11,6 +11,7 @@ pub mod context;
 pub mod error;
 pub mod lease;
 pub mod link;
+pub mod mandate;
 pub mod migration;
 pub mod observe;
 pub mod pass;
@@ -35,6 +36,7 @@ pub use settings::{LeaseSettings, Settings};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use lease::{Held, Lost};
+use mandate::Mandate;
 
 /// How long passes that are under way may take to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -49,13 +51,14 @@ pub async fn run(
     settings: Settings,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    mandate: Arc<Mandate>,
     stop: Stop,
 ) -> Result<(), Error> {
     let prepared = async {
         served::wait_for_kinds(&client, &readiness).await;
         // A standby is ready: it does all that it is there for.
         readiness.ready();
-        lease::acquire(&client, &settings.lease).await
+        lease::acquire(&client, &settings.lease, Arc::clone(&mandate)).await
     };
     let mut held: Held = tokio::select! {
         held = prepared => held,
@@ -69,6 +72,7 @@ pub async fn run(
         () = late(&stop) => Ok(()),
     };
     metrics.leading(&settings.lease.name, false);
+    mandate.end();
     if outcome.is_ok() {
         held.release().await;
     }

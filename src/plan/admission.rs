@@ -31,14 +31,19 @@ pub enum Waiting {
     Nothing,
 }
 
+/// Most names that a Migration's status lists.
+const MAX_ADMITTED: usize = 100;
+
 /// Decides over all cohorts of the migration.
 pub fn admit(cohorts: &[CohortView], max_concurrent: u32) -> Admission {
-    let mut ordered: Vec<&CohortView> = cohorts.iter().filter(|cohort| cohort.object.deleted_at.is_none()).collect();
+    let mut ordered: Vec<&CohortView> = cohorts.iter().filter(|cohort| !is_leaving(cohort)).collect();
     // The remainder takes whoever is left, so it comes after everything else, whatever its wave says.
     ordered.sort_by_key(|cohort| (turn_of(cohort), cohort.object.name.clone()));
 
     let under_way: Vec<&CohortView> = ordered.iter().copied().filter(|cohort| is_under_way(cohort)).collect();
-    let mut admitted = names(&under_way);
+    // Who goes back takes a place, but needs no leave.
+    let mut admitted = names(under_way.iter().filter(|cohort| step_of(&cohort.status).is_forward()));
+    admitted.truncate(MAX_ADMITTED);
     let Some(turn) =
         ordered.iter().find(|cohort| step_of(&cohort.status) != CohortStep::Done).map(|open| turn_of(open))
     else {
@@ -48,13 +53,22 @@ pub fn admit(cohorts: &[CohortView], max_concurrent: u32) -> Admission {
     if let Some(back) = turn.iter().find(|cohort| step_of(&cohort.status).is_backward()) {
         return Admission { admitted, starts_new: false, waits_for: Waiting::Person(attention(back)) };
     }
-    let free = (max_concurrent as usize).saturating_sub(admitted.len());
+    let free = (max_concurrent as usize).min(MAX_ADMITTED).saturating_sub(under_way.len());
     let pending = turn.into_iter().filter(|cohort| step_of(&cohort.status) == CohortStep::Pending);
-    let starting: Vec<&CohortView> = pending.take(free).collect();
+    let (held, open): (Vec<&CohortView>, Vec<&CohortView>) =
+        pending.partition(|cohort| cohort.spec.suspend || cohort.object.paused());
+    let starting: Vec<&CohortView> = open.into_iter().take(free).collect();
     admitted.extend(names(&starting));
-    let waits_for = match under_way.iter().chain(&starting).find(|cohort| needs_person(cohort)) {
-        Some(stalled) => Waiting::Person(attention(stalled)),
-        None => Waiting::Cohorts(Why::new(reason::MOVING, format!("Under way: {}", listed(&admitted)))),
+    let waits_for = match (under_way.iter().chain(&starting).find(|cohort| needs_person(cohort)), held.first()) {
+        (Some(stalled), _) => Waiting::Person(attention(stalled)),
+        (None, Some(held)) if under_way.is_empty() && starting.is_empty() => Waiting::Person(Why::new(
+            reason::COHORT_NEEDS_ATTENTION,
+            format!("Cohort {} is suspended or paused, and later ones wait for it", held.object.name),
+        )),
+        (None, _) => {
+            let busy = names(under_way.iter().chain(&starting));
+            Waiting::Cohorts(Why::new(reason::MOVING, format!("Under way: {}", listed(&busy))))
+        }
     };
     Admission { admitted, starts_new: !starting.is_empty(), waits_for }
 }
@@ -67,8 +81,14 @@ fn turn_of(cohort: &CohortView) -> (bool, i32) {
     }
 }
 
-fn names(cohorts: &[&CohortView]) -> Vec<String> {
-    cohorts.iter().map(|cohort| cohort.object.name.clone()).collect()
+fn names<'a>(cohorts: impl IntoIterator<Item = &'a &'a CohortView>) -> Vec<String> {
+    cohorts.into_iter().map(|cohort| cohort.object.name.clone()).collect()
+}
+
+/// Deleted, with nothing of it on the target: it starts no more.
+fn is_leaving(cohort: &CohortView) -> bool {
+    cohort.object.deleted_at.is_some()
+        && matches!(step_of(&cohort.status), CohortStep::Pending | CohortStep::RolledBack)
 }
 
 fn ended(ordered: &[&CohortView]) -> Admission {
@@ -146,7 +166,7 @@ mod tests {
             status: crate::api::CohortStatus::default(),
         };
         if step != CohortStep::Pending {
-            view.status.step = Some(begin(step.as_str(), None, Timestamp::UNIX_EPOCH));
+            view.status.step = Some(begin(step.as_str(), Timestamp::UNIX_EPOCH));
         }
         view
     }

@@ -15,6 +15,8 @@ use super::step::Limits;
 
 /// Longest text of a failed attempt, in characters.
 const MAX_FAILURE: usize = 512;
+/// Longest text of what a person is needed for, in characters.
+pub(super) const MAX_STALLED: usize = 1024;
 
 /// What became of the step's attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,12 +111,12 @@ fn describe(report: &Report, what: &str) -> String {
     format!("{what}: {}{object}: {}{others}", first.code, first.message)
 }
 
-/// A step that begins now, without an attempt yet.
-pub fn begin(name: &str, limits: Option<Limits>, now: Timestamp) -> StepStatus {
+/// A step that begins now, without an attempt yet: it may be held for as long as it takes, so its time does not run yet.
+pub fn begin(name: &str, now: Timestamp) -> StepStatus {
     StepStatus {
         name: name.to_owned(),
         start_time: Time(now),
-        deadline: limits.map(|limits| Time(now.saturating_add(limits.deadline).unwrap_or(Timestamp::MAX))),
+        deadline: None,
         failures: 0,
         failure: None,
         job: None,
@@ -124,7 +126,13 @@ pub fn begin(name: &str, limits: Option<Limits>, now: Timestamp) -> StepStatus {
 }
 
 /// Names the next attempt in `step`; the Job is created after the record, from the spec that `plan` is the digest of.
-pub fn start(step: &mut StepStatus, attempts: &mut i64, owner: &ObjectFacts, plan: String) {
+pub fn start(
+    step: &mut StepStatus,
+    attempts: &mut i64,
+    (owner, now): (&ObjectFacts, Timestamp),
+    (limits, plan): (Option<Limits>, String),
+) {
+    allow_time(step, limits, now);
     *attempts += 1;
     step.retry_time = None;
     step.job = Some(JobStatus {
@@ -135,6 +143,15 @@ pub fn start(step: &mut StepStatus, attempts: &mut i64, owner: &ObjectFacts, pla
     });
 }
 
+/// The step's time runs from its first attempt. Time that ran out between two attempts was spent being held, and runs anew.
+pub fn allow_time(step: &mut StepStatus, limits: Option<Limits>, now: Timestamp) {
+    let runs = step.deadline.as_ref().is_some_and(|deadline| deadline.0 > now);
+    if let Some(limits) = limits.filter(|_| !runs) {
+        step.start_time = Time(now);
+        step.deadline = Some(Time(now.saturating_add(limits.deadline).unwrap_or(Timestamp::MAX)));
+    }
+}
+
 /// Books a failed attempt: another one later, or a person is needed.
 pub fn book_failure(step: &mut StepStatus, limits: Limits, message: &str, now: Timestamp) {
     step.job = None;
@@ -143,7 +160,10 @@ pub fn book_failure(step: &mut StepStatus, limits: Limits, message: &str, now: T
     if step.failures >= limits.attempts {
         step.stalled = Some(StalledStatus {
             reason: reason::RETRIES_EXHAUSTED.to_owned(),
-            message: format!("{} of {} attempts failed; the last: {message}", step.failures, limits.attempts),
+            message: bounded(
+                &format!("{} of {} attempts failed; the last: {message}", step.failures, limits.attempts),
+                MAX_STALLED,
+            ),
         });
     } else {
         step.retry_time = Some(Time(now.saturating_add(backoff(step.failures)).unwrap_or(Timestamp::MAX)));
@@ -164,7 +184,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn step_with_job(seen: bool) -> StepStatus {
-        let mut step = begin("Copy", None, NOW);
+        let mut step = begin("Copy", NOW);
         step.job = Some(JobStatus { name: "canary-copy-7".into(), attempt: 7, plan: None, seen });
         step
     }
@@ -240,9 +260,9 @@ mod tests {
     #[test]
     fn the_attempt_number_never_falls_and_names_the_job() {
         let owner = ObjectFacts { uid: "u".into(), name: "canary".into(), ..ObjectFacts::default() };
-        let mut step = begin("Copy", None, NOW);
+        let mut step = begin("Copy", NOW);
         let mut attempts = 41;
-        start(&mut step, &mut attempts, &owner, "sha256:x".into());
+        start(&mut step, &mut attempts, (&owner, NOW), (None, "sha256:x".into()));
         assert_eq!(attempts, 42);
         assert_eq!(step.job.unwrap().attempt, 42);
     }

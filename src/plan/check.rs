@@ -16,6 +16,11 @@ use super::step::{CohortStep, MigrationStep};
 use super::verdict;
 use super::{cohort, migration, task};
 
+/// How long a measurement may take, from the moment when it is due.
+const MEASURED_HERE: SignedDuration = SignedDuration::from_mins(2);
+/// The same with a Job, which may have to be scheduled and its image pulled.
+const MEASURED_BY_JOB: SignedDuration = SignedDuration::from_mins(20);
+
 /// Checks that `controller/` is to measure itself in this pass for a cohort.
 pub fn due_for_cohort(seen: &ObservedCohort, now: Timestamp) -> Vec<Check> {
     let Some(migration) = &seen.migration else {
@@ -167,6 +172,18 @@ fn entry<'a>(statuses: &'a mut Vec<CheckStatus>, check: &Check) -> &'a mut Check
     &mut statuses[position]
 }
 
+/// Marks Jobs of checks that are there as seen, and forgets those that vanished: their names are used up, another attempt follows.
+pub fn settle_jobs(statuses: &mut [CheckStatus], jobs: &Jobs) {
+    for status in statuses {
+        let Some(job) = &mut status.job else { continue };
+        match (jobs.contains_key(&job.name), job.seen) {
+            (true, _) => job.seen = true,
+            (false, true) => status.job = None,
+            (false, false) => {}
+        }
+    }
+}
+
 /// Starts a Job for each needed check that is due and measures by Job; returns when to look again.
 pub fn start_jobs(
     needed: &[&Check],
@@ -185,7 +202,7 @@ pub fn start_jobs(
             _ if by_job => {
                 *attempts += 1;
                 let name = job_name(&owner.uid, &owner.name, &check.name, *attempts);
-                entry(statuses, check).job = Some(JobStatus { name, attempt: *attempts, plan: None, seen: true });
+                entry(statuses, check).job = Some(JobStatus { name, attempt: *attempts, plan: None, seen: false });
             }
             // Due, and the operator's to measure: the next pass does.
             _ => wake = Some(now),
@@ -210,6 +227,32 @@ pub fn verdicts<'a>(
             _ => (check.name.clone(), Verdict::Inconclusive, format!("check {} was not measured yet", check.name)),
         })
         .collect()
+}
+
+/// The same, for decisions that must rest on how things are: what was measured too long ago says nothing.
+pub fn fresh_verdicts<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    spec: &MigrationSpec,
+    statuses: &[CheckStatus],
+    now: Timestamp,
+) -> Vec<(String, Verdict, String)> {
+    let mut verdicts = verdicts(names, spec, statuses);
+    for (name, verdict, evidence) in &mut verdicts {
+        let check = spec.checks.iter().find(|check| check.name == *name);
+        if let Some(last) = check.and_then(|check| outdated(check, statuses, now)) {
+            *verdict = Verdict::Inconclusive;
+            *evidence = format!("check {name} was last measured at {last}");
+        }
+    }
+    verdicts
+}
+
+/// When the check was last measured, if it ought to have been measured again since.
+fn outdated(check: &Check, statuses: &[CheckStatus], now: Timestamp) -> Option<Timestamp> {
+    let last = statuses.iter().find(|status| status.name == check.name)?.measurements.last()?.time.0;
+    let takes = if task::of_check(check).is_some() { MEASURED_BY_JOB } else { MEASURED_HERE };
+    let due = last.saturating_add(check.interval.or(SignedDuration::from_mins(1))).unwrap_or(Timestamp::MAX);
+    due.saturating_add(takes).is_ok_and(|end| end < now).then_some(last)
 }
 
 /// Why one of these checks has no measurement yet: its Job's pod does not start.

@@ -60,7 +60,7 @@ impl Cohorts<'_> {
         step_of(&self.status)
     }
 
-    fn run(&mut self, migration: &MigrationView) -> Situation {
+    pub fn run(&mut self, migration: &MigrationView) -> Situation {
         if !self.seen.object.has_finalizer {
             // Nothing is written anywhere before deletion is under control.
             self.effects.finalizer = Some(FinalizerChange::Add);
@@ -68,6 +68,7 @@ impl Cohorts<'_> {
         }
         self.renew_generation();
         self.take_up(migration);
+        self.agree(migration);
         let mut measured = self.seen.measured.clone();
         measured.extend(check::foreign_jobs(&self.status.checks, &self.seen.jobs));
         let turned = check::enter(&mut self.status.checks, &migration.spec, &measured, self.now);
@@ -131,12 +132,16 @@ impl Cohorts<'_> {
             let told = format!("Migration {} is being deleted; no step starts", migration.object.name);
             return Situation::Holding(Why::new(reason::MIGRATION_DELETING, told));
         }
-        let on_target = self.status.owner.as_deref() == Some("Target");
-        if step == CohortStep::Cutover && !on_target && !self.validated(migration) {
+        if step == CohortStep::Cutover && !revert::source_owns(&self.status) {
+            // Users may be waiting before closed fences, which no gate that measures them would ever open. Even a suspension lets
+            // what runs come to its end, and this cutover has not come to its own.
+            return self.carry_out(step, migration);
+        }
+        if step == CohortStep::Cutover && !self.validated(migration) {
             self.enter(CohortStep::Validate, "the validation rules were changed");
             return self.hold_or_start(migration, CohortStep::Validate);
         }
-        let ask = Ask { seen: self.seen, migration, status: &self.status, step };
+        let ask = Ask { seen: self.seen, migration, status: &self.status, step, now: self.now };
         match hold::first(&ask) {
             Some(Hold::Paused(why)) => Situation::Paused(why),
             Some(Hold::Waiting(why)) => {
@@ -159,16 +164,27 @@ impl Cohorts<'_> {
     }
 
     /// The situation of a step that is not free to start an attempt.
-    fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
+    pub fn occupied(&mut self, step: CohortStep) -> Option<Situation> {
         let message = running_message(step, self.status.rollback.as_ref());
         let seen = self.seen;
         let plan = || seen.migration.as_ref().map_or_else(String::new, |migration| plan_of(step, migration));
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
-        self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
+        let words = Words {
+            step: step.as_str(),
+            reason: step.running_reason(),
+            message: &message,
+            plan: &plan,
+            limits: step.limits(),
+        };
+        let was_stalled = self.stalled().is_some();
+        let situation = self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt));
+        if let Some(migration) = seen.migration.as_ref().filter(|_| self.stalled().is_some() && !was_stalled) {
+            self.give_up_late(step, migration);
+        }
+        situation
     }
 
     /// Starts an attempt, or waits for the one under way. Forward holds were asked before.
-    fn carry_out(&mut self, step: CohortStep, migration: &MigrationView) -> Situation {
+    pub fn carry_out(&mut self, step: CohortStep, migration: &MigrationView) -> Situation {
         if let Some(situation) = self.occupied(step) {
             return situation;
         }
@@ -187,7 +203,7 @@ impl Cohorts<'_> {
         if self.stray_in_the_way(&CohortStep::ALL.map(CohortStep::as_str)) {
             return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
-        self.start_attempt(plan_of(step, migration));
+        self.start_attempt(step.limits(), plan_of(step, migration));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -217,11 +233,11 @@ impl Cohorts<'_> {
     }
 
     fn soak_on(&mut self, migration: &MigrationView) -> Situation {
+        self.measure_needed(migration);
         if let Some(alarm) = &self.status.alarm {
             let told = format!("Trigger on check {} fired: {}; request a retry to go on", alarm.check, alarm.evidence);
             return Situation::Holding(Why::new(reason::PAUSED_BY_TRIGGER, told));
         }
-        self.measure_needed(migration);
         let end = self.status.soak_end_time.as_ref().map_or(self.now, |end| end.0);
         if end > self.now {
             self.wake_at(end);
@@ -243,8 +259,12 @@ impl Cohorts<'_> {
     /// Begins a step, with history and event.
     pub fn enter(&mut self, next: CohortStep, told: &str) {
         let before = self.step();
-        self.status.step = Some(attempt::begin(next.as_str(), next.limits(), self.now));
+        self.status.step = Some(attempt::begin(next.as_str(), self.now));
         self.status.progress = None;
+        if next.is_forward() {
+            // What was measured for an earlier step says nothing about this one.
+            self.status.checks.clear();
+        }
         note_history(&mut self.status.history, next.as_str(), told, self.now);
         let message = format!("{} -> {}: {told}", before.as_str(), next.as_str());
         let action = next.as_str();
@@ -274,45 +294,6 @@ impl Cohorts<'_> {
         };
         note_history(&mut self.status.history, CohortStep::Pending.as_str(), why, self.now);
         self.notes.push(Note::normal("CohortAdvanced", "Retry", format!("RolledBack -> Pending: {why}")));
-    }
-
-    /// Deletion: what was copied and never cut over is removed; customers on the target stay there.
-    fn leave(&mut self) -> Situation {
-        if !self.seen.object.has_finalizer {
-            return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
-        }
-        let own = |migration: &&MigrationView| {
-            migration.object.deleted_at.is_none() && !is_of_another_migration(&self.seen.status, &migration.object.uid)
-        };
-        let migration = self.seen.migration.as_ref().filter(own);
-        let step = self.step();
-        let at_rest =
-            matches!(step, CohortStep::Pending | CohortStep::Done | CohortStep::Soak | CohortStep::RolledBack);
-        let Some(migration) = migration.filter(|_| !at_rest && !self.seen.namespace_terminating) else {
-            self.effects.finalizer = Some(FinalizerChange::Remove);
-            return Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left to undo"));
-        };
-        self.take_up(migration);
-        let started = step != CohortStep::Select || self.status.step.as_ref().is_some_and(|step| step.job.is_some());
-        if !step.is_backward() && started {
-            revert::wish(self, "Abort", "deleted", "the Cohort is being deleted");
-        }
-        revert::turn(self);
-        if self.step() == CohortStep::RolledBack || self.step() == CohortStep::Soak {
-            self.effects.finalizer = Some(FinalizerChange::Remove);
-            return Situation::Complete(Why::new(reason::COMPLETED, "What was copied is removed"));
-        }
-        if self.stalled().is_some() {
-            let told = "The Cohort was deleted with its way back unfinished; its customers' ledger entries remain";
-            self.notes.push(Note::warning("CleanupIncomplete", "Delete", told));
-            self.effects.finalizer = Some(FinalizerChange::Remove);
-        }
-        match self.step() {
-            step if step.is_backward() => self.carry_out(step, migration),
-            step => self.occupied(step).unwrap_or_else(|| {
-                Situation::Running(Why::new(reason::REVERTING, "Waiting for the running Job to end"))
-            }),
-        }
     }
 }
 

@@ -66,13 +66,10 @@ impl Cohorts<'_> {
         match current {
             CohortStep::Select => {
                 self.status.customers = report.counts.get("customers").copied();
-                self.agree(migration, report.digest.as_deref().unwrap_or_default());
             }
             CohortStep::Cutover => {
                 self.status.cutover_time = Some(Time(self.now));
                 self.status.soak_end_time = Some(after(self.now, self.soak(migration)));
-                // What was measured before the cutover says nothing about the target.
-                self.status.checks.clear();
             }
             _ => {}
         }
@@ -125,11 +122,27 @@ impl Cohorts<'_> {
         }
     }
 
-    /// What an approval of this cohort approves: the migration's plan and exactly these customers.
-    fn agree(&mut self, migration: &MigrationView, selection: &str) {
-        let generation = migration.object.generation;
+    /// What an approval of this cohort approves: the migration's plan as it is now, and exactly these customers.
+    pub fn agree(&mut self, migration: &MigrationView) {
+        if !matches!(self.step(), CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover) {
+            return;
+        }
+        let selected = self.status.evidence.iter().find(|evidence| evidence.name == CohortStep::Select.evidence());
+        let Some(selection) = selected.and_then(|evidence| evidence.digest.as_deref()) else { return };
         let digest = digest::cohort_plan(&migration.spec, selection);
-        self.status.plan = Some(PlanStatus { digest, observed_generation: generation });
+        if self.status.plan.as_ref().is_none_or(|plan| plan.digest != digest) {
+            self.status.plan = Some(PlanStatus { digest, observed_generation: migration.object.generation });
+        }
+    }
+
+    /// A step that was given up at its deadline. A cutover is not left there: customers may be waiting before closed fences.
+    pub fn give_up_late(&mut self, current: CohortStep, migration: &MigrationView) {
+        if current != CohortStep::Cutover {
+            return;
+        }
+        self.doubt_ownership(current);
+        self.give_up(current, migration);
+        self.wake_at(self.now);
     }
 }
 

@@ -31,7 +31,10 @@ impl Cohorts<'_> {
     }
 
     fn retry(&mut self) {
-        self.status.alarm = None;
+        if let Some(alarm) = self.status.alarm.take() {
+            // What was measured before the repair would raise it again at once.
+            self.status.checks.retain(|check| check.name != alarm.check);
+        }
         if self.step() == CohortStep::RolledBack {
             self.start_over("a retry was requested");
         } else {
@@ -60,12 +63,16 @@ impl Cohorts<'_> {
 
     /// Triggers of a cohort that was cut over.
     pub fn watch(&mut self, migration: &MigrationView) {
-        if self.status.rollback.is_some() || self.status.alarm.is_some() {
+        if self.status.rollback.is_some() {
             return;
         }
         let Some(alarm) = trigger::fired(&migration.spec, &self.status, self.now) else {
             return;
         };
+        // Only a graver one takes the place of an alarm that nobody has answered yet.
+        if self.status.alarm.as_ref().is_some_and(|standing| standing.action >= alarm.action) {
+            return;
+        }
         let told = format!("{:?}, {:?}: {}", alarm.category, alarm.action, alarm.evidence);
         self.notes.push(Note::warning("RollbackTriggered", "Watch", told));
         if alarm.action == TriggerAction::RollbackCohort {

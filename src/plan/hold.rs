@@ -1,6 +1,8 @@
 //! Why a cohort's next step may not start. The first answer wins, so the order of the list is the product's promise.
 //! Used by `cohort.rs` for forward steps only: going back ignores suspension, waves, gates and approvals.
 
+use jiff::Timestamp;
+
 use crate::api::CohortStatus;
 use crate::api::approval::{ApprovedStep, SubjectKind};
 use crate::api::check::GatedStep;
@@ -27,6 +29,7 @@ pub struct Ask<'a> {
     pub migration: &'a MigrationView,
     pub status: &'a CohortStatus,
     pub step: CohortStep,
+    pub now: Timestamp,
 }
 
 const HOLDS: &[fn(&Ask<'_>) -> Option<Hold>] = &[
@@ -98,7 +101,7 @@ fn hold_for_gate(ask: &Ask<'_>) -> Option<Hold> {
     };
     let spec = &ask.migration.spec;
     let statuses = &ask.status.checks;
-    let verdicts = check::verdicts(check::gates_before(spec, gated), spec, statuses);
+    let verdicts = check::fresh_verdicts(check::gates_before(spec, gated), spec, statuses, ask.now);
     let kept = check::kept(check::gates_before(spec, gated), statuses, &ask.seen.jobs);
     gate_answer(&verdicts, kept, ask.step.as_str()).map(Hold::Waiting)
 }

@@ -10,15 +10,16 @@ use crate::api::names::Verb;
 use crate::api::status::{PlanStatus, RollbackStatus};
 use crate::api::{MigrationSpec, MigrationStatus};
 
-use super::attempt::{self};
+use super::attempt;
+use super::cohort::{is_of_another_migration, step_of as cohort_step};
 use super::command;
 use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
-use super::observed::{MigrationView, ObservedMigration};
+use super::observed::{CohortView, MigrationView, ObservedMigration};
 use super::pass::{FORMER_JOB, Pass, Words};
 use super::record::{bounded, evidence_for, note_history};
-use super::step::MigrationStep;
-use super::{check, digest, retreat, task};
+use super::step::{CohortStep, MigrationStep};
+use super::{check, digest, retreat, revert, task};
 
 /// Plan of evidence that must not count: the step said no.
 pub(super) const REFUSED: &str = "refused";
@@ -28,19 +29,13 @@ pub fn step_of(status: &MigrationStatus) -> MigrationStep {
     status.step.as_ref().and_then(|step| MigrationStep::parse(&step.name)).unwrap_or(MigrationStep::Assess)
 }
 
-/// Past the point of no return: Finalize has an attempt, or is over.
+/// Past the point of no return: Finalize has had an attempt that may have changed something.
 pub fn is_closed(migration: &MigrationView) -> bool {
     closed(&migration.status)
 }
 
 pub(super) fn closed(status: &MigrationStatus) -> bool {
-    let begun =
-        status.step.as_ref().is_some_and(|step| step.job.is_some() || step.failures > 0 || step.stalled.is_some());
-    match step_of(status) {
-        MigrationStep::Completed => true,
-        MigrationStep::Finalize => begun,
-        _ => false,
-    }
+    step_of(status) == MigrationStep::Completed || status.closed_time.is_some()
 }
 
 /// What should happen next.
@@ -53,7 +48,7 @@ pub fn decide(seen: &ObservedMigration, now: Timestamp) -> Decision<MigrationSta
 /// One pass over one migration.
 pub(super) type Migrations<'a> = Pass<'a, ObservedMigration>;
 
-impl Migrations<'_> {
+impl<'a> Migrations<'a> {
     pub fn step(&self) -> MigrationStep {
         step_of(&self.status)
     }
@@ -116,15 +111,22 @@ impl Migrations<'_> {
 
     /// A cohort's trigger with action RollbackMigration is carried out here; the cohort stored its evidence first.
     fn heed_alarms(&mut self) {
-        let alarm = self.seen.cohorts.iter().find_map(|cohort| {
+        let alarm = self.own_cohorts().find_map(|cohort| {
             let alarm = cohort.status.alarm.as_ref()?;
-            (alarm.action == TriggerAction::RollbackMigration).then_some((cohort, alarm))
+            let answered = revert::was_ordered(&cohort.status) && cohort_step(&cohort.status) == CohortStep::RolledBack;
+            (alarm.action == TriggerAction::RollbackMigration && !answered).then_some((cohort, alarm))
         });
         if let Some((cohort, alarm)) = alarm {
             let name = &cohort.object.name;
             let cause = format!("trigger on check {} of cohort {name}: {}", alarm.check, alarm.evidence);
             retreat::wish(self, "Rollback", &format!("trigger-{name}-{}", alarm.time.0), &cause);
         }
+    }
+
+    /// Without those that were started under a deleted Migration of this name: what they say is not about this one.
+    pub fn own_cohorts(&self) -> impl Iterator<Item = &'a CohortView> + use<'a> {
+        let uid = &self.seen.object.uid;
+        self.seen.cohorts.iter().filter(move |cohort| !is_of_another_migration(&cohort.status, uid))
     }
 
     /// Fixes the plan at the start and follows the spec while nothing has been written.
@@ -202,7 +204,7 @@ impl Migrations<'_> {
     }
 
     fn paused(&self) -> Option<Why> {
-        let alarm = self.seen.cohorts.iter().find_map(|cohort| {
+        let alarm = self.own_cohorts().find_map(|cohort| {
             let alarm = cohort.status.alarm.as_ref()?;
             (alarm.action == TriggerAction::Pause).then_some((cohort.object.name.as_str(), alarm))
         });
@@ -226,7 +228,13 @@ impl Migrations<'_> {
         let message = format!("{} is under way", step.as_str());
         let seen = self.seen;
         let plan = || digest::data(&seen.spec);
-        let words = Words { step: step.as_str(), reason: step.running_reason(), message: &message, plan: &plan };
+        let words = Words {
+            step: step.as_str(),
+            reason: step.running_reason(),
+            message: &message,
+            plan: &plan,
+            limits: step.limits(),
+        };
         self.not_free(words, |pass, name, attempt| pass.request(step, name, attempt))
     }
 
@@ -245,7 +253,7 @@ impl Migrations<'_> {
         if self.stray_in_the_way(&MigrationStep::ALL.map(MigrationStep::as_str)) {
             return Situation::Running(Why::new(step.running_reason(), FORMER_JOB));
         }
-        self.start_attempt(digest::data(&self.seen.spec));
+        self.start_attempt(step.limits(), digest::data(&self.seen.spec));
         let started = Situation::Running(Why::new(step.running_reason(), step.as_str()));
         self.occupied(step).unwrap_or(started)
     }
@@ -268,8 +276,12 @@ impl Migrations<'_> {
     /// Begins a step, with history and event.
     pub fn enter(&mut self, next: MigrationStep, told: &str) {
         let before = self.status.step.as_ref().map_or("", |step| step.name.as_str()).to_owned();
-        self.status.step = Some(attempt::begin(next.as_str(), next.limits(), self.now));
+        self.status.step = Some(attempt::begin(next.as_str(), self.now));
         self.status.progress = None;
+        if next == MigrationStep::Finalize {
+            // What was measured for an earlier try says nothing about this one.
+            self.status.checks.clear();
+        }
         note_history(&mut self.status.history, next.as_str(), told, self.now);
         if matches!(next, MigrationStep::Completed | MigrationStep::RolledBack) {
             self.status.completion_time = Some(Time(self.now));

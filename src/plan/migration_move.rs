@@ -2,6 +2,7 @@
 //! Used by `migration.rs` when nothing else keeps the migration. Cohorts are only read: they take themselves what is admitted.
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::approval::{ApprovedStep, SubjectKind};
 use crate::api::check::GatedStep;
@@ -14,7 +15,7 @@ use super::cohort;
 use super::conditions::{Situation, Why};
 use super::digest;
 use super::hold::gate_answer;
-use super::migration::Migrations;
+use super::migration::{Migrations, closed};
 use super::record::evidence_for;
 use super::step::MigrationStep;
 
@@ -50,7 +51,10 @@ impl Migrations<'_> {
         let answer = admission::admit(&self.seen.cohorts, self.seen.spec.rollout.max_concurrent_cohorts);
         if answer.starts_new && self.backup_is_old() {
             self.admit_nobody_new();
-            if self.status.admitted.is_empty() {
+            if let Some(why) = self.backup_is_never_young() {
+                return Situation::NeedsHuman(why);
+            }
+            if !self.seen.cohorts.iter().any(admission::is_under_way) {
                 self.enter(MigrationStep::Backup, "the verified backup is older than backup.maxAge");
                 return self.carry_out(MigrationStep::Backup);
             }
@@ -73,20 +77,39 @@ impl Migrations<'_> {
         let Some(backup) = evidence_for(&self.status.evidence, MigrationStep::Backup.evidence(), &plan) else {
             return true;
         };
-        let max_age = self.seen.spec.backup.max_age.or(SignedDuration::from_hours(24));
-        backup.time.0.saturating_add(max_age).is_ok_and(|until| until <= self.now)
+        backup.time.0.saturating_add(self.max_age()).is_ok_and(|until| until <= self.now)
+    }
+
+    fn max_age(&self) -> SignedDuration {
+        self.seen.spec.backup.max_age.or(SignedDuration::from_hours(24))
+    }
+
+    /// It was too old when its restore was proven, and the next one would be: without a word it would be renewed for ever.
+    fn backup_is_never_young(&self) -> Option<Why> {
+        let plan = digest::data(&self.seen.spec);
+        let evidence = |step: MigrationStep| evidence_for(&self.status.evidence, step.evidence(), &plan);
+        let (backup, verified) = (evidence(MigrationStep::Backup)?, evidence(MigrationStep::VerifyBackup)?);
+        let took = verified.time.0.duration_since(backup.time.0);
+        (took >= self.max_age()).then(|| {
+            let told = format!(
+                "The backup's restore was proven {} minutes after the backup, which is longer than backup.maxAge; raise it",
+                took.as_mins()
+            );
+            Why::new(reason::BACKUP_NEVER_YOUNG, told)
+        })
     }
 
     pub fn finalize(&mut self) -> Situation {
-        // A cohort that went back meanwhile, or a new one, has to be moved first.
+        // A cohort that went back meanwhile, or a new one, has to be moved first; past the point of no return none can be.
         let all_done = self.cohort_of_another_migration().is_none()
             && admission::admit(&self.seen.cohorts, 1).waits_for == Waiting::Nothing;
-        if !all_done {
+        if !all_done && !closed(&self.status) {
             self.enter(MigrationStep::Move, "a cohort is not done");
             return self.move_cohorts();
         }
         let spec = &self.seen.spec;
-        let verdicts = check::verdicts(check::gates_before(spec, GatedStep::Finalize), spec, &self.status.checks);
+        let gates = check::gates_before(spec, GatedStep::Finalize);
+        let verdicts = check::fresh_verdicts(gates, spec, &self.status.checks, self.now);
         let kept = check::kept(check::gates_before(spec, GatedStep::Finalize), &self.status.checks, &self.seen.jobs);
         if let Some(why) = gate_answer(&verdicts, kept, "Finalize") {
             self.measure_needed();
@@ -99,6 +122,10 @@ impl Migrations<'_> {
             self.measure_needed();
             return Situation::Holding(why);
         }
-        self.carry_out(MigrationStep::Finalize)
+        let situation = self.carry_out(MigrationStep::Finalize);
+        if self.status.step.as_ref().is_some_and(|step| step.job.is_some()) {
+            self.status.closed_time.get_or_insert(Time(self.now));
+        }
+        situation
     }
 }

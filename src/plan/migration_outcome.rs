@@ -2,7 +2,7 @@
 //! Used by `migration.rs` at the start of a pass, and by a deletion. The outcome of a Job enters only here.
 
 use crate::api::condition::reason;
-use crate::contract::Report;
+use crate::contract::{Report, code};
 
 use super::attempt::{Attempt, Refusal};
 use super::decision::Note;
@@ -66,6 +66,11 @@ impl Migrations<'_> {
             MigrationStep::Backup | MigrationStep::VerifyBackup => "BackupFailed",
             _ => "StepFailed",
         };
+        let findings = refusal.report.iter().flat_map(|report| &report.findings);
+        if current == MigrationStep::Finalize && findings.map(|finding| &*finding.code).eq([code::STILL_ON_SOURCE]) {
+            // It looks before it changes anything.
+            self.status.closed_time = None;
+        }
         self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));
         self.stall(reason, &refusal.message);
     }

@@ -12,10 +12,10 @@ use super::cohort::step_of as cohort_step;
 use super::conditions::{Fact, Situation, Why, stamp, standard};
 use super::decision::{Decision, RouteTableContent};
 use super::migration::{Migrations, closed};
-use super::observed::CohortView;
+use super::observed::{CohortView, RouteTableSeen};
 use super::record::{count_of, evidence_for, percent};
 use super::step::{CohortStep, MigrationStep};
-use super::{digest, reversibility, routes};
+use super::{digest, retreat, reversibility, routes};
 
 impl Migrations<'_> {
     /// The decision, with everything that follows from the situation.
@@ -76,8 +76,14 @@ impl Migrations<'_> {
         let Some(routing) = &self.seen.spec.routing else {
             return;
         };
-        let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
         let seen = self.seen.route_table.as_ref();
+        let is_anothers =
+            |seen: &RouteTableSeen| seen.routes.is_some() && seen.migration_uid.as_ref() != Some(&self.seen.object.uid);
+        // What a deleted Migration left is true until this one changes something in the databases.
+        if seen.is_some_and(is_anothers) && !retreat::prepared(self) {
+            return;
+        }
+        let routes = routes::text(&self.seen.object.name, self.step(), &self.seen.cohorts);
         if seen.and_then(|seen| seen.routes.as_deref()) != Some(routes.as_str()) {
             let config_map = routing.route_table.config_map_name.clone();
             let replaces = seen.map(|seen| seen.version.clone());

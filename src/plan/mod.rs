@@ -6,6 +6,7 @@ pub mod approval;
 pub mod attempt;
 pub mod check;
 pub mod cohort;
+mod cohort_leave;
 mod cohort_outcome;
 mod cohort_status;
 mod cohort_wishes;

@@ -138,6 +138,8 @@ pub struct ObservedMigration {
 pub struct RouteTableSeen {
     /// Text of the table; absent where the `ConfigMap` has no such key yet.
     pub routes: Option<String>,
+    /// The Migration that wrote it last; absent where none did.
+    pub migration_uid: Option<String>,
     /// Its resourceVersion.
     pub version: String,
 }

@@ -93,6 +93,7 @@ pub(super) struct Words<'a> {
     pub message: &'a str,
     /// Digest of the part of the spec that the step depends on, as the spec is now.
     pub plan: &'a dyn Fn() -> String,
+    pub limits: Option<Limits>,
 }
 
 pub(super) struct Pass<'a, O: Observed> {
@@ -160,7 +161,8 @@ impl<'a, O: Observed> Pass<'a, O> {
     pub fn stall(&mut self, reason: &str, message: &str) {
         if let Some(step) = self.status.parts().step {
             step.job = None;
-            step.stalled = Some(StalledStatus { reason: reason.to_owned(), message: bounded(message, 1024) });
+            step.stalled =
+                Some(StalledStatus { reason: reason.to_owned(), message: bounded(message, attempt::MAX_STALLED) });
         }
     }
 
@@ -172,12 +174,14 @@ impl<'a, O: Observed> Pass<'a, O> {
     pub fn clear_stall(&mut self, limits: Option<Limits>) {
         let now = self.now;
         let Some(step) = self.status.parts().step else { return };
-        let fresh = attempt::begin(&step.name, limits, now);
         step.stalled = None;
         step.failures = 0;
         step.failure = None;
         step.retry_time = None;
-        step.deadline = fresh.deadline;
+        step.deadline = None;
+        if step.job.is_some() {
+            attempt::allow_time(step, limits, now);
+        }
     }
 
     /// The situation of a step that is stalled, retried later, or has an attempt under way; `None` when one may start.
@@ -205,12 +209,12 @@ impl<'a, O: Observed> Pass<'a, O> {
     }
 
     /// Names the next attempt; its Job is created after the record, from the spec that `plan` is the digest of.
-    pub fn start_attempt(&mut self, plan: String) {
-        let object = self.seen.object();
+    pub fn start_attempt(&mut self, limits: Option<Limits>, plan: String) {
+        let owner = (self.seen.object(), self.now);
         let parts = self.status.parts();
         *parts.progress = None;
         if let Some(step) = parts.step {
-            attempt::start(step, parts.attempts, object, plan);
+            attempt::start(step, parts.attempts, owner, (limits, plan));
         }
     }
 
@@ -229,10 +233,11 @@ impl<'a, O: Observed> Pass<'a, O> {
         let Some((step, job)) = self.status.step().and_then(|step| Some((step, step.job.clone()?))) else {
             return running;
         };
-        let deadline = step.deadline.as_ref().map(|deadline| deadline.0);
-        let late = deadline.is_some_and(|deadline| deadline <= self.now);
+        let late = step.deadline.as_ref().is_some_and(|deadline| deadline.0 <= self.now);
         match attempt::settle(step, self.seen.jobs()) {
             Attempt::Unseen => {
+                // Recorded long ago, by an operator that went away before it created the Job: nothing has run.
+                self.allow_time(words.limits);
                 if job.plan.as_ref().is_some_and(|plan| *plan != (words.plan)()) {
                     // Made now it would do something else than was recorded: its name is occupied, and another attempt follows.
                     self.effects.abandoned_jobs.push(job.name);
@@ -242,22 +247,29 @@ impl<'a, O: Observed> Pass<'a, O> {
                 }
             }
             Attempt::Running { trouble, .. } if late => {
-                return self.give_up_late(words.step, job.name, trouble.as_ref());
+                return self.stall_late(words.step, job.name, trouble.as_ref());
             }
-            _ if late => return self.give_up_late(words.step, job.name, None),
+            _ if late => return self.stall_late(words.step, job.name, None),
             Attempt::Running { trouble: Some(trouble), .. } => {
                 self.wake_in(PROGRESS_POLL);
                 return waiting(words.step, &job.name, &trouble);
             }
             _ => self.wake_in(PROGRESS_POLL),
         }
-        if let Some(deadline) = deadline {
-            self.wake_at(deadline);
+        if let Some(deadline) = self.status.step().and_then(|step| step.deadline.clone()) {
+            self.wake_at(deadline.0);
         }
         running
     }
 
-    fn give_up_late(&mut self, step: &str, job: String, trouble: Option<&Trouble>) -> Situation {
+    fn allow_time(&mut self, limits: Option<Limits>) {
+        let now = self.now;
+        if let Some(step) = self.status.parts().step {
+            attempt::allow_time(step, limits, now);
+        }
+    }
+
+    fn stall_late(&mut self, step: &str, job: String, trouble: Option<&Trouble>) -> Situation {
         self.effects.abandoned_jobs.push(job);
         let found = trouble.map_or_else(|| "Find out why".to_owned(), |found| format!("It waited: {}", found.message));
         let told = format!("{step} did not end in time; its Job was stopped. {found}; then request a retry");
@@ -277,6 +289,7 @@ impl<'a, O: Observed> Pass<'a, O> {
         }
         let (object, now) = (self.seen.object(), self.now);
         let parts = self.status.parts();
+        check::settle_jobs(parts.checks, self.seen.jobs());
         let wake = check::start_jobs(needed, parts.checks, parts.attempts, object, now);
         let unseen = |name: &str| !self.seen.jobs().contains_key(name);
         let requests: Vec<JobRequest> = self

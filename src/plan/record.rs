@@ -37,6 +37,11 @@ pub fn put_evidence(all: &mut Vec<Evidence>, evidence: Evidence) {
     all.push(evidence);
 }
 
+/// Whether there is evidence of that name, for whatever plan.
+pub fn is_evident(all: &[Evidence], name: &str) -> bool {
+    all.iter().any(|evidence| evidence.name == name)
+}
+
 /// The evidence of that name, if it was made for this plan.
 pub fn evidence_for<'a>(all: &'a [Evidence], name: &str, plan: &str) -> Option<&'a Evidence> {
     all.iter().find(|evidence| evidence.name == name && evidence.plan == plan)
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn progress_has_a_rate_and_an_end_and_is_not_rewritten_every_second() {
-        let step = crate::plan::attempt::begin("Copy", None, at(0));
+        let step = crate::plan::attempt::begin("Copy", at(0));
         let seen = |done| Progress { unit: "rows".into(), done, total: 1000 };
         let first = progress_of(None, Some(&seen(200)), &step, at(10)).unwrap();
         assert_eq!(first.rate_per_second, Some(20));

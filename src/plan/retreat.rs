@@ -62,7 +62,7 @@ pub(super) fn turn(pass: &mut Migrations<'_>) {
 
 /// Releases cohorts for their way back: what was not cut over at once, then the newest cutover first, one by one.
 pub(super) fn return_cohorts(pass: &mut Migrations<'_>) -> Situation {
-    let out: Vec<&CohortView> = pass.seen.cohorts.iter().filter(|cohort| is_out(cohort)).collect();
+    let out: Vec<&CohortView> = pass.own_cohorts().filter(|cohort| is_out(cohort)).collect();
     if out.is_empty() {
         if prepared(pass) {
             pass.enter(MigrationStep::Reset, "every cohort is back");
@@ -107,7 +107,7 @@ fn is_out(cohort: &CohortView) -> bool {
 }
 
 /// Whether Prepare was ever started: only then is there something to reset.
-fn prepared(pass: &Migrations<'_>) -> bool {
+pub(super) fn prepared(pass: &Migrations<'_>) -> bool {
     pass.status.history.iter().any(|entry| entry.step == MigrationStep::Prepare.as_str())
         || pass.status.evidence.iter().any(|evidence| evidence.name == MigrationStep::Prepare.evidence())
 }
@@ -125,7 +125,7 @@ pub(super) fn rolled_back(pass: &Migrations<'_>) -> Situation {
 /// Deletion: fences and ledger go, customer rows stay where they are. Bounded in time, saying why it waits.
 pub(super) fn leave(pass: &mut Migrations<'_>) -> Situation {
     if !pass.seen.object.has_finalizer {
-        return Situation::Complete(Why::new(reason::COMPLETED, "Deleted"));
+        return Situation::Running(Why::new(reason::CLEANING_UP, "Deleted"));
     }
     let step = pass.step();
     let nothing_there = matches!(step, MigrationStep::Completed | MigrationStep::RolledBack) || !prepared(pass);
@@ -145,10 +145,7 @@ pub(super) fn leave(pass: &mut Migrations<'_>) -> Situation {
             let told = format!("Waiting for cohort {} to end its step", cohort.object.name);
             Situation::Running(Why::new(reason::CLEANING_UP, told))
         }
-        _ if nothing_there => {
-            pass.effects.finalizer = Some(FinalizerChange::Remove);
-            Situation::Complete(Why::new(reason::COMPLETED, "Nothing is left in the databases"))
-        }
+        _ if nothing_there => gone(pass, "Nothing is left in the databases"),
         _ => {
             pass.enter(MigrationStep::Cleanup, "the Migration is being deleted");
             pass.carry_out(MigrationStep::Cleanup)
@@ -162,12 +159,14 @@ fn has_job(cohort: &CohortView) -> bool {
 
 fn clean_up(pass: &mut Migrations<'_>) -> Situation {
     pass.take_up();
-    let cleaned = pass.status.evidence.iter().any(|evidence| evidence.name == CLEANED);
-    if cleaned {
-        pass.effects.finalizer = Some(FinalizerChange::Remove);
-        return Situation::Complete(Why::new(reason::COMPLETED, "Fences and ledger are removed"));
+    let step = MigrationStep::Cleanup;
+    if pass.status.evidence.iter().any(|evidence| evidence.name == step.evidence()) {
+        return gone(pass, "Fences and ledger are removed");
     }
-    let late = pass.status.step.as_ref().and_then(|step| step.deadline.as_ref()).is_some_and(|end| end.0 <= pass.now);
+    let began = pass.status.step.as_ref().map_or(pass.now, |step| step.start_time.0);
+    // From its turn on, whether or not an attempt could be started.
+    let patience = step.limits().map_or(SignedDuration::ZERO, |limits| limits.deadline);
+    let late = began.saturating_add(patience).is_ok_and(|end| end <= pass.now);
     let stalled = pass.status.step.as_ref().and_then(|step| step.stalled.clone());
     if let Some(stalled) = stalled {
         return let_go(pass, &stalled.message);
@@ -175,11 +174,17 @@ fn clean_up(pass: &mut Migrations<'_>) -> Situation {
     if late {
         return let_go(pass, "the databases could not be reached in time");
     }
-    pass.carry_out(MigrationStep::Cleanup)
+    pass.carry_out(step)
 }
 
-/// Name of the evidence that a deletion leaves.
-const CLEANED: &str = "Removal";
+/// Nothing keeps the object any more. That is the end of a move only for one that had come to its end.
+fn gone(pass: &mut Migrations<'_>, told: &str) -> Situation {
+    pass.effects.finalizer = Some(FinalizerChange::Remove);
+    if pass.step() == MigrationStep::Completed {
+        return Situation::Complete(Why::new(reason::COMPLETED, told));
+    }
+    Situation::Running(Why::new(reason::CLEANING_UP, told))
+}
 
 fn let_go(pass: &mut Migrations<'_>, why: &str) -> Situation {
     let told = format!("Schema godwit and its triggers may remain in both databases: {why}");

@@ -26,9 +26,14 @@ pub(super) fn wish(pass: &mut Cohorts<'_>, kind: &str, id: &str, cause: &str) {
     pass.status.rollback = Some(migration::rollback(kind, id, cause, pass.now));
 }
 
+/// Whether the way back that is recorded was ordered by the migration.
+pub(super) fn was_ordered(status: &CohortStatus) -> bool {
+    status.rollback.as_ref().is_some_and(|rollback| rollback.id.starts_with(ORDERED))
+}
+
 /// A migration-wide way back releases its cohorts one after the other; its end lets them start over.
 pub(super) fn follow(pass: &mut Cohorts<'_>, migration: &MigrationView) {
-    let ordered_before = pass.status.rollback.as_ref().is_some_and(|rollback| rollback.id.starts_with(ORDERED));
+    let ordered_before = was_ordered(&pass.status);
     match &migration.status.rollback {
         Some(order) if order.released.contains(&pass.seen.object.name) => {
             // A new order reaches a cohort that already went back by an earlier one as well: it is back, nothing to do.
@@ -88,7 +93,8 @@ pub fn class(status: &CohortStatus, closed: bool) -> ReversibilityClass {
     }
 }
 
-fn source_owns(status: &CohortStatus) -> bool {
+/// Whether nothing says otherwise: neither a ledger, nor a cutover that gave no answer.
+pub(super) fn source_owns(status: &CohortStatus) -> bool {
     matches!(status.owner.as_deref(), None | Some("Source"))
 }
 
@@ -100,7 +106,7 @@ mod tests {
 
     fn at(step: CohortStep, owner: &str) -> CohortStatus {
         let mut status = CohortStatus { owner: Some(owner.into()), ..CohortStatus::default() };
-        status.step = Some(begin(step.as_str(), None, Timestamp::UNIX_EPOCH));
+        status.step = Some(begin(step.as_str(), Timestamp::UNIX_EPOCH));
         status
     }
 

@@ -31,19 +31,21 @@ pub fn text(migration: &str, step: MigrationStep, cohorts: &[CohortView]) -> Str
         cohorts.iter().map(|cohort| (cohort.object.name.clone(), route(cohort))).collect();
     let remainder = cohorts.iter().find(|cohort| cohort.spec.select.remainder.is_some());
     let unassigned = match remainder.map(route) {
-        Some(remainder) if remainder.owner != "Source" => remainder,
+        Some(remainder) if remainder.owner != SOURCE => remainder,
         _ if step == MigrationStep::Completed => Route { owner: "Target".to_owned(), epoch: 0 },
-        _ => Route { owner: "Source".to_owned(), epoch: 0 },
+        _ => Route { owner: SOURCE.to_owned(), epoch: 0 },
     };
     let table = Routes { migration: migration.to_owned(), unassigned, cohorts: routes };
     serde_json::to_string(&table).unwrap_or_default()
 }
 
+const SOURCE: &str = "Source";
+
 fn route(cohort: &CohortView) -> Route {
     let owner = match step_of(&cohort.status) {
         // Nothing was selected: its future customers are still in no cohort.
-        CohortStep::Pending => "Source".to_owned(),
-        _ => cohort.status.owner.clone().unwrap_or_else(|| "Source".to_owned()),
+        CohortStep::Pending => SOURCE.to_owned(),
+        _ => cohort.status.owner.clone().unwrap_or_else(|| SOURCE.to_owned()),
     };
     Route { owner, epoch: cohort.status.epoch }
 }

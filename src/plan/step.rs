@@ -10,7 +10,7 @@ use crate::api::condition::reason;
 pub struct Limits {
     /// Failed attempts after which the step is given up.
     pub attempts: u32,
-    /// Time after which the step is given up, from its start.
+    /// Time after which the step is given up, from the start of its first attempt.
     pub deadline: SignedDuration,
 }
 

@@ -7,7 +7,7 @@ use crate::api::check::{Check, Side as ApiSide};
 use crate::api::cohort::Select;
 use crate::api::migration::QueryPair as ApiQueryPair;
 use crate::api::status::Evidence;
-use crate::api::{CohortSpec, MigrationSpec};
+use crate::api::{CohortSpec, DurationString, MigrationSpec};
 use crate::contract::{EvidenceRef, QueryPair, Selection, Side, Task};
 
 use super::decision::Work;
@@ -61,14 +61,14 @@ pub fn of_cohort(step: CohortStep, cohort: &CohortSpec, migration: &MigrationSpe
 /// The work of a check that needs a Job; `None` for checks that the operator measures itself.
 pub fn of_check(check: &Check) -> Option<Work> {
     if let Some(sql) = &check.sql {
-        let timeout = check.timeout.or(jiff::SignedDuration::from_secs(10)).as_secs().clamp(1, 30);
+        let timeout = check.timeout.as_ref().and_then(DurationString::parse);
         return Some(Work::Worker(Task::SqlCheck {
             side: match sql.side {
                 ApiSide::Source => Side::Source,
                 ApiSide::Target => Side::Target,
             },
             query: sql.query.clone(),
-            timeout_seconds: u32::try_from(timeout).unwrap_or(10),
+            timeout_seconds: timeout.and_then(|limit| limit.as_secs().clamp(1, 30).try_into().ok()).unwrap_or(10),
         }));
     }
     if check.validation.is_some() {

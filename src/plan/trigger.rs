@@ -36,7 +36,7 @@ pub fn undecided(spec: &MigrationSpec, status: &CohortStatus, now: Timestamp) ->
     let enforced = check::armed(spec, status, now)
         .filter(|trigger| trigger.mode == TriggerMode::Enforce && trigger.action != TriggerAction::Alert)
         .map(|trigger| trigger.check.as_str());
-    check::verdicts(enforced, spec, &status.checks)
+    check::fresh_verdicts(enforced, spec, &status.checks, now)
         .into_iter()
         .find(|(_, verdict, _)| *verdict != Verdict::Pass)
         .map(|(_, _, evidence)| evidence)

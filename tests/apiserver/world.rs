@@ -154,7 +154,8 @@ impl World {
         let task = runtime.spawn(async move {
             let client = ClientBuilder::try_from(config).unwrap().with_layer(&layer).build();
             let stop = stopped.map(|_| ()).boxed().shared();
-            controller::run(client, settings, Arc::new(Metrics::default()), Arc::new(Readiness::default()), stop).await
+            let (metrics, readiness) = (Arc::new(Metrics::default()), Arc::new(Readiness::default()));
+            controller::run(client, settings, metrics, readiness, Arc::default(), stop).await
         });
         Operator { gate, runtime: Some(runtime), stop: Some(stop), task: Some(task) }
     }

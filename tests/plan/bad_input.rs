@@ -5,13 +5,12 @@ use godwit::api::approval::{ApprovalSpec, ApprovedStep, Decision, Subject, Subje
 use godwit::api::migration::RequiredApproval;
 use godwit::api::names::Verb;
 use godwit::api::{CohortStatus, MigrationSpec, MigrationStatus};
-use godwit::contract::Task;
 use godwit::plan::decision::Work;
 use godwit::plan::observed::{JobState, Trouble, TroubleKind};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::world::{End, World, WorldJob, migration_spec};
+use crate::world::{End, World, WorldJob, after, migration_spec};
 
 /// Far beyond every deadline.
 const NEVER: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -208,14 +207,6 @@ fn with_another_dataset(spec: &MigrationSpec) -> MigrationSpec {
     spec
 }
 
-/// Runs for so many minutes.
-fn after(minutes: i64) -> World {
-    let mut world = World::new(migration_spec());
-    let stop = world.now + SignedDuration::from_mins(minutes);
-    world.run_until(|world| world.now >= stop);
-    world
-}
-
 fn edit(world: &mut World, spec: MigrationSpec) {
     let migration = world.migration.as_mut().unwrap();
     migration.spec = spec;
@@ -289,76 +280,6 @@ fn a_dataset_that_is_changed_and_changed_back_costs_nothing() {
         world.run_until_quiet();
         assert_eq!(world.phase("crm"), "Completed", "minute {minutes}\n{}", world.log);
     }
-}
-
-/// Else the fences would refuse the users' writes for ever, with nobody left who could open them.
-#[test]
-fn a_deleted_migration_goes_only_when_fences_and_ledger_are_out_of_the_databases() {
-    let has_ended = |world: &World, task: &Task| {
-        let of_task = |job: &&WorldJob| job.request.work == Work::Worker(task.clone());
-        world.jobs.values().filter(of_task).any(|job| matches!(job.state, JobState::Succeeded { .. }))
-    };
-    let mut cleaned = 0;
-    for minutes in (2..240).step_by(7) {
-        let mut world = after(minutes);
-        if world.phase("crm") == "Completed" {
-            break;
-        }
-        let prepared = has_ended(&world, &Task::Prepare {});
-        let now = world.now;
-        world.migration.as_mut().unwrap().object.deleted_at = Some(now);
-        world.run_until(|world| world.migration.is_none());
-        assert!(!prepared || has_ended(&world, &Task::Cleanup {}), "minute {minutes}\n{}", world.log);
-        cleaned += usize::from(prepared);
-    }
-    assert!(cleaned > 5, "deleted {cleaned} times with something to clean up");
-}
-
-/// The object and its Jobs go; what refers to it by name stays.
-fn delete_and_create_again(world: &mut World, uid: &str) {
-    let now = world.now;
-    world.migration.as_mut().unwrap().object.deleted_at = Some(now);
-    world.run_until(|world| world.migration.is_none());
-    world.jobs.retain(|_, job| job.owner != "crm");
-    let mut fresh = World::new(migration_spec()).migration.unwrap();
-    uid.clone_into(&mut fresh.object.uid);
-    world.migration = Some(fresh);
-}
-
-#[test]
-fn a_migration_created_again_under_its_name_in_any_step_takes_no_cohort_of_the_former_over() {
-    let mut replaced = 0;
-    for minutes in (2..240).step_by(7) {
-        let mut world = after(minutes);
-        if world.phase("crm") == "Completed" {
-            break;
-        }
-        delete_and_create_again(&mut world, "uid-of-the-second");
-        world.run_until_quiet();
-        let started: Vec<String> =
-            world.cohorts.keys().filter(|name| world.told(name, "Stalled").1 == "MigrationReplaced").cloned().collect();
-        if started.is_empty() {
-            assert_eq!(world.phase("crm"), "Completed", "minute {minutes}\n{}", world.log);
-            continue;
-        }
-        replaced += 1;
-        let (_, reason, message) = world.told("crm", "Progressing");
-        assert_eq!(reason, "CohortNeedsAttention", "minute {minutes}");
-        assert!(message.contains(&started[0]) && message.contains("create it again"), "{message}");
-        for (number, name) in started.iter().enumerate() {
-            let wave = world.cohorts[name].spec.wave;
-            let select = serde_json::to_value(&world.cohorts[name].spec.select).unwrap();
-            let now = world.now;
-            world.cohorts.get_mut(name).unwrap().object.deleted_at = Some(now);
-            world.run_until(|world| !world.cohorts.contains_key(name));
-            world.jobs.retain(|_, job| job.owner != *name);
-            world.add_cohort(name, wave, &select);
-            world.cohorts.get_mut(name).unwrap().object.uid = format!("uid-{name}-{number}-again");
-        }
-        world.run_until_quiet();
-        assert_eq!(world.phase("crm"), "Completed", "minute {minutes}\n{}", world.log);
-    }
-    assert!(replaced > 8, "only {replaced} moments were tried");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where an expectation is broken")]
 
 mod bad_input;
+mod deletions;
+mod holds;
 mod invariants;
 mod strays;
 mod traces;

@@ -42,7 +42,7 @@ pub struct World {
     pub measurements: BTreeMap<String, bool>,
     /// The next Jobs of (subject, step) end like this; then they pass again.
     pub script: BTreeMap<(String, String), Vec<End>>,
-    pub route_table: Option<String>,
+    pub route_table: Option<RouteTableSeen>,
     ledger: BTreeMap<String, (Owner, i64)>,
     pub log: String,
     told: BTreeMap<String, String>,
@@ -212,10 +212,7 @@ impl World {
             cohorts: self.cohorts.values().cloned().collect(),
             approvals: self.approvals.clone(),
             measured: Vec::new(),
-            route_table: self
-                .route_table
-                .clone()
-                .map(|routes| RouteTableSeen { routes: Some(routes), version: "1".to_owned() }),
+            route_table: self.route_table.clone(),
             namespace_terminating: false,
         };
         seen.measured = self.measure(&check::due_for_migration(&seen, self.now), &view.status.checks, "crm");
@@ -285,8 +282,10 @@ impl World {
             }
         }
         if let Some(table) = route_table {
-            changed |= self.route_table.as_ref() != Some(&table.routes);
-            self.route_table = Some(table.routes);
+            let migration_uid = self.migration.as_ref().map(|migration| migration.object.uid.clone());
+            let written = RouteTableSeen { routes: Some(table.routes), migration_uid, version: "1".to_owned() };
+            changed |= self.route_table.as_ref() != Some(&written);
+            self.route_table = Some(written);
         }
         if let Some(change) = finalizer {
             let object = match self.cohorts.get_mut(name) {
@@ -498,6 +497,14 @@ impl World {
         facts.push(format!("crm {} {:?}", self.phase("crm"), self.route_table));
         facts
     }
+}
+
+/// The usual world after so many minutes.
+pub fn after(minutes: i64) -> World {
+    let mut world = World::new(migration_spec());
+    let stop = world.now + SignedDuration::from_mins(minutes);
+    world.run_until(|world| world.now >= stop);
+    world
 }
 
 fn running(job: &WorldJob) -> bool {

@@ -18,8 +18,8 @@ use self::condition::Conditions;
 use self::http::Fetcher;
 use super::classify::clipped;
 use super::error::Error;
-use crate::api::Check;
 use crate::api::status::CheckStatus;
+use crate::api::{Check, DurationString};
 use crate::contract::{Report, exit};
 use crate::plan::observed::{JobState, Jobs, Measured, Outcome};
 
@@ -163,7 +163,7 @@ fn failed_text(failure: &crate::plan::observed::Failure) -> String {
 }
 
 fn timeout_of(check: &Check) -> Duration {
-    let parsed = check.timeout.parse().and_then(|wait| Duration::try_from(wait).ok());
+    let parsed = check.timeout.as_ref().and_then(DurationString::parse).and_then(|wait| Duration::try_from(wait).ok());
     parsed.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST_TIMEOUT)
 }
 

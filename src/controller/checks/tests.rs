@@ -85,8 +85,8 @@ fn samples_are_the_earlier_numbers_with_this_one_last() {
 #[test]
 fn no_measurement_waits_longer_than_thirty_seconds() {
     let mut check = check();
-    check.timeout = "10m".into();
+    check.timeout = Some("10m".into());
     assert_eq!(timeout_of(&check), Duration::from_secs(30));
-    check.timeout = "3s".into();
+    check.timeout = Some("3s".into());
     assert_eq!(timeout_of(&check), Duration::from_secs(3));
 }

@@ -10,6 +10,7 @@ use super::jobs::{self, Wanted};
 use super::{Key, Look, Loose, approvals, facts_of, lenient, namespace_is_terminating, salvage};
 use crate::api::approval::SubjectKind;
 use crate::api::cohort::Remainder;
+use crate::api::names::LABEL_OWNER_UID;
 use crate::api::{Cohort, CohortSpec, Migration};
 use crate::build::route_table::ROUTES_KEY;
 use crate::controller::call::{call, list};
@@ -105,7 +106,8 @@ async fn route_table(ctx: &Context, key: &Key, migration: &Migration) -> Result<
     let found = call(attempt, api.get_opt(name)).await?;
     Ok(found.map(|map| {
         let version = map.resource_version().unwrap_or_default();
-        RouteTableSeen { routes: map.data.and_then(|mut data| data.remove(ROUTES_KEY)), version }
+        let migration_uid = map.labels().get(LABEL_OWNER_UID).cloned();
+        RouteTableSeen { routes: map.data.and_then(|mut data| data.remove(ROUTES_KEY)), migration_uid, version }
     }))
 }
 

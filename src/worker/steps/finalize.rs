@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::ending;
 use super::reporting::{blocker, milliseconds, signed};
-use crate::contract::{Report, ReportResult, exit};
+use crate::contract::{Report, ReportResult, code, exit};
 use crate::worker::postgres::model::entry;
 use crate::worker::postgres::session::Session;
 use crate::worker::{Error, Job};
@@ -67,7 +67,7 @@ async fn refuse_unfinished(target: &Session) -> Result<(), Error> {
     Err(Error::refused(
         exit::DATA_DIFFERS,
         blocker(
-            "StillOnSource",
+            code::STILL_ON_SOURCE,
             &others.join(", "),
             "The target does not own these entries of the ledger; move their customers first.",
         ),
