@@ -274,10 +274,9 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
     let listener =
         server::bind(settings.listen).await.with_context(|| format!("failed to listen on {}", settings.listen))?;
     let server = server::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness));
-    let mandate = Arc::default();
-    let client = controller::client::infer(&metrics, &mandate).await?;
+    let connection = controller::client::infer(&metrics).await?;
     tokio::select! {
-        ended = controller::run(client, settings, metrics, readiness, mandate, stop) => Ok(ended?),
+        ended = controller::run(connection, settings, metrics, readiness, stop) => Ok(ended?),
         ended = server => ended.context("the server of /metrics ended"),
     }
 }

@@ -73,7 +73,7 @@ mod tests {
         Mock::given(query_param("continue", "p2")).respond_with(page(&["c"], "p3")).mount(&server).await;
         Mock::given(query_param("continue", "p3")).respond_with(page(&["d"], "")).mount(&server).await;
         let config = kube::Config::new(server.uri().parse().unwrap());
-        let client = crate::controller::client::connect(config, &Arc::default(), &Arc::default()).unwrap();
+        let client = crate::controller::client::connect(config, &Arc::default()).unwrap().client;
         let api: Api<ConfigMap> = Api::namespaced(client, "shop");
         let found = list("configmaps", &api, ListParams::default()).await.unwrap();
         let names: Vec<String> = found.iter().map(ResourceExt::name_any).collect();

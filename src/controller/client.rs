@@ -15,21 +15,28 @@ use super::error::Error;
 use super::mandate::{Mandate, NoMandate};
 use crate::metrics::Metrics;
 
-/// A client for the cluster that the environment names.
-pub async fn infer(metrics: &Arc<Metrics>, mandate: &Arc<Mandate>) -> Result<Client, Error> {
-    let config = Config::infer().await;
-    let config = config.map_err(|error| Error::Client(Box::new(kube::Error::InferConfig(error))))?;
-    connect(config, metrics, mandate)
+/// A client, and what must be extended before it writes anything but the lease.
+pub struct Connection {
+    pub client: Client,
+    pub mandate: Arc<Mandate>,
 }
 
-pub fn connect(mut config: Config, metrics: &Arc<Metrics>, mandate: &Arc<Mandate>) -> Result<Client, Error> {
+/// A connection to the cluster that the environment names.
+pub async fn infer(metrics: &Arc<Metrics>) -> Result<Connection, Error> {
+    let config = Config::infer().await;
+    let config = config.map_err(|error| Error::Client(Box::new(kube::Error::InferConfig(error))))?;
+    connect(config, metrics)
+}
+
+pub fn connect(mut config: Config, metrics: &Arc<Metrics>) -> Result<Connection, Error> {
+    let mandate = Arc::new(Mandate::default());
     config.default_retry = false;
     let host = config.cluster_url.authority().map(ToString::to_string);
     let counting =
-        Counting { metrics: Arc::clone(metrics), host: host.unwrap_or_default().into(), mandate: Arc::clone(mandate) };
+        Counting { metrics: Arc::clone(metrics), host: host.unwrap_or_default().into(), mandate: Arc::clone(&mandate) };
     let builder = ClientBuilder::try_from(config);
     let builder = builder.map_err(|error| Error::Client(Box::new(error)))?;
-    Ok(builder.with_layer(&counting).build())
+    Ok(Connection { client: builder.with_layer(&counting).build(), mandate })
 }
 
 #[derive(Clone)]
@@ -113,9 +120,8 @@ mod tests {
         let answer = ResponseTemplate::new(503).insert_header("Retry-After", "0").set_body_json(busy);
         Mock::given(any()).respond_with(answer).expect(1).mount(&server).await;
         let metrics = Arc::new(Metrics::default());
-        let mandate = Arc::new(Mandate::default());
+        let Connection { client, mandate } = connect(Config::new(server.uri().parse().unwrap()), &metrics).unwrap();
         mandate.extend(tokio::time::Instant::now() + Duration::from_secs(60));
-        let client = connect(Config::new(server.uri().parse().unwrap()), &metrics, &mandate).unwrap();
         let api: Api<ConfigMap> = Api::namespaced(client, "shop");
         let map = serde_json::from_value(json!({"metadata": {"name": "routes"}})).unwrap();
         assert!(api.create(&PostParams::default(), &map).await.is_err());
@@ -127,9 +133,8 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let server = MockServer::start().await;
         Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(json!({}))).mount(&server).await;
-        let mandate = Arc::new(Mandate::default());
         let config = Config::new(server.uri().parse().unwrap());
-        let client = connect(config, &Arc::new(Metrics::default()), &mandate).unwrap();
+        let Connection { client, mandate } = connect(config, &Arc::default()).unwrap();
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "shop");
         let leases: Api<Lease> = Api::namespaced(client, "shop");
         let map = serde_json::from_value(json!({"metadata": {"name": "routes"}})).unwrap();

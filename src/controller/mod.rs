@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
-use kube::Client;
 
+pub use client::Connection;
 pub use context::Context;
 pub use error::Error;
 pub use settings::{LeaseSettings, Settings};
@@ -36,7 +36,6 @@ pub use settings::{LeaseSettings, Settings};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use lease::{Held, Lost};
-use mandate::Mandate;
 
 /// How long passes that are under way may take to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -47,13 +46,13 @@ pub type Stop = Shared<BoxFuture<'static, ()>>;
 /// Runs until `stop`, or until this process must not go on. The caller ends the process when this returns an error:
 /// requests in flight are then presumed to land.
 pub async fn run(
-    client: Client,
+    connection: Connection,
     settings: Settings,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    mandate: Arc<Mandate>,
     stop: Stop,
 ) -> Result<(), Error> {
+    let Connection { client, mandate } = connection;
     let prepared = async {
         served::wait_for_kinds(&client, &readiness).await;
         // A standby is ready: it does all that it is there for.

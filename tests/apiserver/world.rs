@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use godwit::api::{Cohort, Migration};
 use godwit::build::PodSettings;
-use godwit::controller::{self, LeaseSettings, Settings};
+use godwit::controller::{self, Connection, LeaseSettings, Settings};
 use godwit::metrics::Metrics;
 use godwit::readiness::Readiness;
 use k8s_openapi::api::batch::v1::Job;
@@ -155,7 +155,8 @@ impl World {
             let client = ClientBuilder::try_from(config).unwrap().with_layer(&layer).build();
             let stop = stopped.map(|_| ()).boxed().shared();
             let (metrics, readiness) = (Arc::new(Metrics::default()), Arc::new(Readiness::default()));
-            controller::run(client, settings, metrics, readiness, Arc::default(), stop).await
+            let connection = Connection { client, mandate: Arc::default() };
+            controller::run(connection, settings, metrics, readiness, stop).await
         });
         Operator { gate, runtime: Some(runtime), stop: Some(stop), task: Some(task) }
     }

@@ -201,6 +201,11 @@ fn durations() -> Vec<Case> {
             check(json!({"timeout": "31s"})),
             ["spec.checks[0].timeout", INVALID, "timeout must lie between 1s and 30s, not 31s"],
         ),
+        ruled_out(
+            "a timeout where a Job measures",
+            check(json!({"http": null, "sql": null, "job": {"image": "checks:1"}, "timeout": "5s"})),
+            ["spec.checks[0].timeout", FORBIDDEN, "timeout is for prometheus, http and sql"],
+        ),
         accepted("a trigger armed for a week", during("168h")),
         ruled_out(
             "a trigger armed for no time",
@@ -234,6 +239,14 @@ fn references() -> Vec<Case> {
     let lost_trigger = json!({"check": "orders", "category": "DataLoss", "action": "RollbackCohort"});
     vec![
         accepted("a gate on a check", and(json!({"gates": [{"check": "links", "before": ["Cutover"]}]}))),
+        ruled_out(
+            "a gate before Finalize on a check that looks at a cohort",
+            crate::case::merged(
+                &check(json!({"http": null, "validation": {}})),
+                &spec(json!({"gates": [{"check": "links", "before": ["Finalize"]}]})),
+            ),
+            ["spec.gates", INVALID, "looks at a cohort"],
+        ),
         ruled_out(
             "a gate on a check that is not there",
             and(json!({"gates": [{"check": "orders", "before": ["Cutover"]}]})),

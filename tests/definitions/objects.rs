@@ -115,7 +115,7 @@ fn largest(schema: &Value, name: &str, number: usize) -> Value {
             let fields = schema["properties"].as_object().into_iter().flatten();
             let is_check = schema["properties"].get("passWhen").is_some();
             fields
-                .filter(|(name, _)| !(is_smaller_choice(name) || is_check && name.as_str() == "validation"))
+                .filter(|(name, _)| !(is_smaller_choice(name) || is_check && NOT_OF_A_JOB.contains(&name.as_str())))
                 .map(|(name, field)| (name.clone(), largest(field, name, number)))
                 .collect()
         }
@@ -129,6 +129,9 @@ fn largest(schema: &Value, name: &str, number: usize) -> Value {
         _ => json!(longest(schema, name, number)),
     }
 }
+
+/// What a check of source job, the largest, cannot have beside it.
+const NOT_OF_A_JOB: [&str; 2] = ["validation", "timeout"];
 
 /// Members of unions that take less room than their neighbours.
 fn is_smaller_choice(field: &str) -> bool {
@@ -147,8 +150,7 @@ fn longest(schema: &Value, name: &str, number: usize) -> String {
         Some(pattern) if pattern.starts_with("^[A-Z") => "V",
         Some(pattern) if pattern.starts_with("^sha256") => "sha256:",
         Some(pattern) if pattern == godwit::api::duration::PATTERN => {
-            let unit = if name == "timeout" { "s" } else { "h" };
-            return format!("1.{}{unit}", "0".repeat(length - 3));
+            return format!("1.{}h", "0".repeat(length - 3));
         }
         _ => "",
     };

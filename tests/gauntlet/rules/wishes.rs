@@ -8,14 +8,15 @@ const ONE_PASS: f64 = 15.0;
 
 const BACKWARD: [&str; 6] = ["Discard", "Freeze", "Return", "Verify", "Reopen", "Reset"];
 
-/// TR11: suspended or paused, no new forward Job.
+/// TR11: suspended or paused, no new forward Job, but for a cutover that gave no answer: it is brought to its end.
 pub fn suspended_means_no_new_step(history: &History, event: &Event) -> Option<String> {
     let subject = recorded(event)?;
     let since = history.suspended.filter(|since| event.received > since + ONE_PASS)?;
     let (before, after) = (history.status(&subject), &event.body["status"]);
     let step = after["step"]["name"].as_str().unwrap_or_default();
     let starts = after["step"]["job"].is_object() && before["step"]["job"]["name"] != after["step"]["job"]["name"];
-    (starts && !BACKWARD.contains(&step)).then(|| {
+    let unanswered = step == "Cutover" && before["owner"].as_str().is_some_and(|owner| owner != "Source");
+    (starts && !BACKWARD.contains(&step) && !unanswered).then(|| {
         format!("{} started {step} {:.0} s after the migration was suspended", subject.1, event.received - since)
     })
 }
