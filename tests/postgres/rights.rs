@@ -2,6 +2,7 @@
 //! one of them is missing. The statements are read from the pages, so that pages and test are the same text.
 
 use std::path::Path;
+use std::process::Command;
 
 use godwit::contract::{EvidenceRef, Owner, Report, ReportResult, Selection, Severity, Side, Task, exit};
 use godwit::worker::{Error, Job, Mounts, steps};
@@ -39,8 +40,8 @@ fn named(statement: &str, database: &str) -> String {
         let is_schema = after.starts_with('.') || text.ends_with("schema ");
         match word {
             "shop" => text.push_str(database),
-            "godwit" if !is_schema => text.push_str(&format!("godwit_{database}")),
-            "shop_owner" | "shop_app" => text.push_str(&format!("{word}_{database}")),
+            "godwit" if !is_schema => text.extend(["godwit_", database]),
+            "shop_owner" | "shop_app" => text.extend([word, "_", database]),
             _ => text.push_str(word),
         }
         rest = after;
@@ -206,31 +207,42 @@ async fn whole_life(target: &str) {
     let shop = Shop::granted(target);
     shop.run_all(Side::Source, &block("routing.md", "the lookup, announced before Prepare"));
     for side in SIDES {
-        let weak = "select count(*) from pg_roles where rolname = 'godwit' and not rolsuper and not rolbypassrls"
-            .replace("'godwit'", "'godwit_DB'");
-        let weak = weak.replace("DB", &shop.project.pair.database);
-        assert_eq!(shop.number(side, &weak).await, 1);
+        let weak = format!("rolname = 'godwit_{}' and not rolsuper and not rolbypassrls", shop.project.pair.database);
+        assert_eq!(shop.number(side, &format!("select count(*) from pg_roles where {weak}")).await, 1);
     }
     shop.prepared().await;
     shop.run_all(Side::Target, &block("routing.md", "the lookup, after Prepare"));
     shop.cut_over("canary", Selection::Where("id in (11, 20)".into())).await;
-    let (source, target_side) = (shop.application(Side::Source).await, shop.application(Side::Target).await);
+    there_and_back(&shop).await;
+    shop.cut_over("canary", Selection::Where("id in (11, 20)".into())).await;
+    shop.cut_over("rest", Selection::Remainder {}).await;
+    shop.run_all(Side::Source, &block("routing.md", "before Finalize is approved"));
+    shop.project.done(None, Task::Finalize {}).await;
+    let source = shop.application(Side::Source).await;
+    let refused = source.execute("update public.account set name = 'z' where id = 20", &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501");
+    gone_without_a_trace(&shop).await;
+    let target = shop.application(Side::Target).await;
+    target.batch_execute("insert into public.contact (account_id, email) values (20, 'born later')").await.unwrap();
+}
+
+/// A cohort on the target, with an application that looks its customers up and writes there, comes back.
+async fn there_and_back(shop: &Shop) {
+    let (source, target) = (shop.application(Side::Source).await, shop.application(Side::Target).await);
     let lookup = block("routing.md", "the cohort of one customer; no row: it is in none").remove(0);
-    for client in [&source, &target_side] {
+    for client in [&source, &target] {
         let row = client.query_one(lookup.as_str(), &[&20_i64]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0), "canary");
     }
     let refused = source.execute("update public.account set name = 'x' where id = 20", &[]).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "GW004");
-    target_side
-        .batch_execute("insert into public.contact (account_id, email) values (20, 'born there')")
-        .await
-        .unwrap();
+    target.batch_execute("insert into public.contact (account_id, email) values (20, 'born there')").await.unwrap();
     // The source is not what it was at the cutover any more, so that Return has something to restore.
     shop.as_superuser(
         Side::Source,
         "begin; select set_config('godwit.pass', entry || ':' || epoch, true) from godwit.ownership where name = 'canary';
-         update public.account set name = 'past the fence' where id = 20; delete from public.line_item where deal_id in (select id from public.deal where account_id = 20); commit;",
+         update public.account set name = 'past the fence' where id = 20;
+         delete from public.line_item where deal_id in (select id from public.deal where account_id = 20); commit;",
     );
     shop.project.done(Some("canary"), Task::Freeze {}).await;
     let report = shop.project.done(Some("canary"), Task::Return {}).await;
@@ -240,31 +252,21 @@ async fn whole_life(target: &str) {
     let report = shop.project.done(Some("canary"), Task::Reopen {}).await;
     assert_eq!(report.owner, Some(Owner::Source));
     source.execute("update public.account set name = 'y' where id = 20", &[]).await.unwrap();
-    shop.cut_over("canary", Selection::Where("id in (11, 20)".into())).await;
-    shop.cut_over("rest", Selection::Remainder {}).await;
-    shop.run_all(Side::Source, &block("routing.md", "before Finalize is approved"));
-    shop.project.done(None, Task::Finalize {}).await;
-    for side in SIDES {
-        assert_eq!(shop.traces(side).await, 0);
-    }
-    let refused = source.execute("update public.account set name = 'z' where id = 20", &[]).await.unwrap_err();
-    assert_eq!(refused.code().unwrap().code(), "42501");
+}
+
+/// No fence, no ledger, no role of Godwit's; every table is the owner's.
+async fn gone_without_a_trace(shop: &Shop) {
     shop.run_all(Side::Source, &block("databases.md", "afterwards, on the source"));
     shop.run_all(Side::Target, &block("databases.md", "afterwards, on the target"));
+    let database = &shop.project.pair.database;
     for side in SIDES {
-        let of_owner = format!(
-            "select count(*) from pg_class where relname in ('{}') and relowner = 'shop_owner_{}'::regrole",
-            TABLES.join("', '"),
-            shop.project.pair.database
-        );
-        assert_eq!(shop.number(side, &of_owner).await, 6);
-        let roles = format!("select count(*) from pg_roles where rolname = 'godwit_{}'", shop.project.pair.database);
+        assert_eq!(shop.traces(side).await, 0);
+        let names = TABLES.join("', '");
+        let owned = format!("relname in ('{names}') and relowner = 'shop_owner_{database}'::regrole");
+        assert_eq!(shop.number(side, &format!("select count(*) from pg_class where {owned}")).await, 6);
+        let roles = format!("select count(*) from pg_roles where rolname = 'godwit_{database}'");
         assert_eq!(shop.number(side, &roles).await, 0);
     }
-    target_side
-        .batch_execute("insert into public.contact (account_id, email) values (20, 'born later')")
-        .await
-        .unwrap();
 }
 
 #[tokio::test]
@@ -377,4 +379,40 @@ async fn the_fences_are_taken_out_by_hand_as_the_page_says() {
             .await
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_without_godwit_as_the_page_says() {
+    let shop = Shop::granted(EMPTY);
+    if Command::new("jq").arg("--version").output().is_err() {
+        eprintln!("jq is not installed: the page's script was not run");
+        return;
+    }
+    let backup = shop.back_up().await.unwrap();
+    let page = page("operations.md");
+    let mut scripts = page.split("```sh\n").map(|rest| rest.split("```").next().unwrap());
+    let script = scripts.find(|text| text.starts_with("# restore a backup by hand\n")).unwrap();
+    let restored = format!("{}_by_hand", shop.project.pair.database);
+    shop.project.pair.psql(Side::Target, &format!("create database {restored}"));
+    let uri = shop.project.pair.servers.target.uri(&restored);
+    let ended = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script, "restore", &backup.evidence_uri.unwrap(), &uri])
+        .current_dir(shop.project.storage.path())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let source = shop.superuser(Side::Source).await;
+    let (restored, connection) = tokio_postgres::connect(&uri, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let all = TABLES.map(|table| {
+        format!("select '{table}' as name, count(*) as rows, sum(hashtextextended(t::text, 0)) as sum from public.{table} as t")
+    });
+    let all = format!("select string_agg(a::text, ' ' order by name) from ({}) as a", all.join(" union all "));
+    let of = async |client: &tokio_postgres::Client, sql: &str| -> String {
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    assert_eq!(of(&source, &all).await, of(&restored, &all).await);
+    let others = "select string_agg(conname || pg_get_constraintdef(oid), ' ' order by conname) ||
+        (select last_value::text from public.account_id_seq) from pg_constraint where connamespace = 'public'::regnamespace";
+    assert_eq!(of(&source, others).await, of(&restored, others).await);
 }
