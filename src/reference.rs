@@ -124,8 +124,9 @@ fn exit_codes() -> String {
         "{HEADER}\
 # The contract with Jobs
 
-What passes between the operator and the pods of its Jobs, whether they run `godwit worker` or a check's own container.
-Pods run restricted and without a service-account token. The same program may be started twice: Kubernetes promises no less.
+What passes between the operator and the pods of its Jobs, which run `godwit worker`; what holds for a check's own container instead has a
+section of its own below. Pods run restricted and without a service-account token. The same program may be started twice: Kubernetes
+promises no less.
 
 ## Exit codes
 
@@ -144,26 +145,35 @@ Pods run restricted and without a service-account token. The same program may be
     page += "| any other, or killed | not known | tries again, until the step's attempts are used up |\n";
     page += &environment();
     page += &messages();
+    page += &own_container();
     page
 }
 
 fn environment() -> String {
     let step = contract::STEP_ENV;
     let variables = [
-        (step, "JSON: what to do. Fields below."),
+        (step, "JSON: what to do."),
         (
             contract::SOURCE_URI_ENV,
             "Connection URI of the source, from its Secret; only in the operator's own Jobs that need it.",
         ),
         (contract::TARGET_URI_ENV, "Connection URI of the target, likewise."),
-        (contract::TERMINATION_PATH_ENV, "Where the report is written."),
+        (contract::TERMINATION_PATH_ENV, "Where the report is written, if elsewhere; Godwit's own Jobs do not set it."),
     ];
     let mounts = [
         (contract::TERMINATION_PATH, "The report, unless the variable names another path."),
-        (contract::STORAGE_MOUNT, "The backup storage, when it is a volume."),
-        (contract::INCLUDE_MOUNT, "One folder per entry of `backup.include`."),
+        (
+            contract::STORAGE_MOUNT,
+            "The backup storage, when it is a volume; in the Jobs of steps, not in those of checks.",
+        ),
+        (contract::INCLUDE_MOUNT, "One folder per entry of `backup.include`; in the Job of Backup."),
         (contract::SCRATCH_MOUNT, "Scratch space, gone with the pod."),
+        ("/tmp", "The same, for programs that expect it. Everything else is read-only."),
     ];
+    format!("\n## Input\n\n{}\n{}", table(["variable", "meaning"], &variables), table(["path", "meaning"], &mounts))
+}
+
+fn own_container() -> String {
     let input = contract::CheckInput {
         v: contract::VERSION,
         migration: sample("crm", "9f1c…"),
@@ -172,11 +182,39 @@ fn environment() -> String {
         epoch: 2,
         check: "orders".to_owned(),
     };
+    let measured = Report { values: vec![0.25], ..Report::new(ReportResult::Pass) };
     format!(
-        "\n## Input\n\n{}\n{}\nA check's own container finds this in `{step}`; `cohort` is absent for a check of the migration itself.\n\n{}",
-        table(["variable", "meaning"], &variables),
-        table(["path", "meaning"], &mounts),
+        "
+## A check's own container
+
+For checks of source `job`. It is your image, with `command`, `args` and `env` of the check, in a pod that is restricted as all are:
+
+- not as root: the image must name a user other than 0, by number, since `worker.user` of the chart concerns Godwit's own pods only;
+- the root file system is read-only; `/tmp` is the one place to write, gone with the pod;
+- no capabilities, no service-account token, no volume of the migration, and no URI of a database: what it needs of Secrets its `env` names;
+- resources, pull secrets and priority are those of Godwit's own Jobs; it is ended after 15 minutes.
+
+It finds this in `{step}`; `cohort` is absent for a check of the migration itself.
+
+{}
+It needs to leave no more than its numbers, at `{path}`; the first of them is `value` in `passWhen`:
+
+{}
+| exit code | the measurement |
+| --- | --- |
+| {done} | its `values`, judged by `passWhen`; without a report or without a number there is no data, and `onNoData` decides |
+| {differs} | with `values`: the same; without: it does not pass |
+| any other, or killed | an error, told with the first finding's message if there is one; the next measurement comes after the check's `interval` |
+
+No code stops a check for good, and a failed measurement is not repeated before the interval. One error may be enough to hold a gate; a
+trigger acts on Fail alone. `result` of the report is not looked at.
+",
         json(&input),
+        json(&measured),
+        step = contract::STEP_ENV,
+        path = contract::TERMINATION_PATH,
+        done = exit::DONE,
+        differs = exit::DATA_DIFFERS,
     )
 }
 
@@ -196,7 +234,6 @@ fn messages() -> String {
         epoch: Some(2),
         ..Report::new(ReportResult::Fail)
     };
-    let measured = Report { values: vec![0.25], ..Report::new(ReportResult::Pass) };
     let progress = ProgressLine { progress: Progress { unit: "rows".to_owned(), done: 600, total: 1204 } };
     format!(
         "
@@ -204,9 +241,6 @@ fn messages() -> String {
 
 At the termination path, at most {} bytes of JSON. `result` is `pass`, `fail` or `error`; everything but `v` and `result` may be
 absent. What does not fit goes to the evidence file. Names of schema objects and numbers only: no customer data, no keys, no values.
-
-{}
-A check's own container needs no more than its numbers, the first of which is `value` in `passWhen`:
 
 {}
 ## Progress
@@ -217,7 +251,6 @@ while it is not known.
 {}",
         contract::MAX_REPORT_BYTES,
         json(&report),
-        json(&measured),
         json(&progress),
     )
 }
@@ -257,13 +290,16 @@ kubectl annotate cohorts.godwit.dev/canary --overwrite godwit.dev/rollback-reque
 {}
 ## Labels
 
-On Jobs and their pods, and where it says so on the route table. `kubectl logs -l godwit.dev/cohort=canary,godwit.dev/step=copy`
+On Jobs and their pods, and where it says so on the route table. `kubectl logs -f -l godwit.dev/cohort=canary,godwit.dev/step=copy`
 follows a copy.
 
 {}
 ## Finalizers
 
 {}
+Before you delete a Migration that is under way read [operations.md](../operations.md#deleting): its deletion removes the fences, and leaves
+customers on both sides.
+
 ## Field managers
 
 Stable, for `managedFields` and for tools that ignore differences by manager.

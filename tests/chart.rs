@@ -144,6 +144,7 @@ fn every_value_of_the_chart_is_rendered() {
         "crm,billing",
         "512Mi",
         "info,godwit=debug",
+        "--lease-duration=30s",
     ] {
         assert!(deployment.contains(value), "{value}");
     }
@@ -160,6 +161,18 @@ fn every_setting_that_the_chart_gives_is_one_that_the_operator_reads() {
     assert!(names.len() > 8, "{names:?}");
     for name in names {
         assert!(cli.contains(&format!("env = \"{name}\"")), "{name}");
+    }
+}
+
+#[test]
+fn every_flag_that_the_values_speak_of_is_one_that_the_operator_has() {
+    let values = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
+    let cli = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli.rs")).unwrap();
+    let flags: Vec<&str> =
+        values.split_whitespace().filter_map(|word| word.strip_prefix("--")?.split('=').next()).collect();
+    assert!(!flags.is_empty());
+    for flag in flags {
+        assert!(cli.contains(&format!("    {}: ", flag.replace('-', "_"))), "{flag}");
     }
 }
 

@@ -91,6 +91,27 @@ fn every_example_is_accepted_and_no_field_of_it_is_ignored() {
 }
 
 #[test]
+fn the_first_example_moves_nobody() {
+    let minimal: Vec<Value> =
+        objects().into_iter().filter(|(name, _)| name.contains("/minimal.yaml ")).map(|(_, object)| object).collect();
+    assert!(minimal.iter().any(|object| object["kind"] == "Migration"));
+    assert!(minimal.iter().all(|object| object["kind"] != "Cohort"), "README applies it before anything may move");
+}
+
+#[test]
+fn no_gitops_tool_prunes_what_an_example_starts() {
+    for (name, object) in objects() {
+        let kept = ["Migration", "Cohort"].iter().any(|kind| object["kind"] == *kind) && !name.contains("/crm/");
+        if !kept {
+            continue;
+        }
+        let annotations = &object["metadata"]["annotations"];
+        assert_eq!(annotations["argocd.argoproj.io/sync-options"], "Prune=confirm,Delete=confirm", "{name}");
+        assert_eq!(annotations["kustomize.toolkit.fluxcd.io/prune"], "disabled", "{name}");
+    }
+}
+
+#[test]
 fn a_field_that_does_not_exist_or_a_rule_that_is_broken_is_a_problem() {
     let (_, mut cohort) = objects().into_iter().find(|(_, object)| object["kind"] == "Cohort").unwrap();
     cohort["spec"]["select"] = serde_json::json!({"percent": 1, "remainder": {}});

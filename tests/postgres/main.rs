@@ -23,6 +23,7 @@ mod moving_faults;
 mod moving_validation;
 mod prepare;
 mod proxy;
+mod rights;
 mod select;
 #[allow(dead_code, reason = "shared with tests/faults")]
 mod server;
