@@ -117,7 +117,7 @@ fn approve_finalize() -> Vec<RequiredApproval> {
 #[x_kube(validation = Rule::new("has(self.postgres)")
     .message(Message::Expression("'engine needs exactly one of: postgres'".into())).reason(Reason::FieldValueRequired).field_path(".postgres"))]
 pub struct Engine {
-    /// Two PostgreSQL databases, version 13 or later.
+    /// Two PostgreSQL databases, version 13 or later; the source no newer than the PostgreSQL programs of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresEngine>,
 }

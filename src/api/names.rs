@@ -39,7 +39,7 @@ published! {
 
     /// Finalizers.
     FINALIZERS {
-        FINALIZER = "godwit.dev/finalizer", "Keeps a Migration or Cohort until its databases are in order again; the conditions say what is waited for.";
+        FINALIZER = "godwit.dev/finalizer", "Keeps a Migration until fences and ledger are out of both databases, and a Cohort until what was copied is removed or there is no way back any more; bounded where nothing can be reached. The conditions say what is waited for.";
     }
 
     /// Field managers, for `ignoreDifferences` of Argo CD and for whoever reads `managedFields`.

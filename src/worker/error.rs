@@ -239,6 +239,8 @@ impl Error {
             | Self::NotInLedger { .. }
             | Self::Storage { source: StorageError::Missing { .. } } => exit::INPUT_MISSING,
             Self::Refused { exit, .. } => *exit,
+            // The program's words are English: it runs without a locale.
+            Self::Program { reason, .. } if reason.contains("permission denied") => exit::NOT_PERMITTED,
             Self::NewerAttempt { .. }
             | Self::EpochMoved { .. }
             | Self::LockNotGranted { .. }

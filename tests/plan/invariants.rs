@@ -24,6 +24,12 @@ impl Watch {
         assert!(after.observed_generation >= before.observed_generation, "observedGeneration never falls");
         assert!(after.history.len() <= 20, "history is bounded");
         assert_eq!(after.conditions.len(), 8, "every condition is set on the first visit");
+        let step = after.step.as_ref().map(|step| step.name.as_str());
+        let succeeded = after.conditions.iter().any(|one| one.type_ == "Succeeded" && one.status == "True");
+        assert!(
+            !succeeded || step == Some("Completed"),
+            "only a completed migration says that it succeeded, not {step:?}"
+        );
     }
 
     pub fn cohort(name: &str, before: &CohortStatus, after: &CohortStatus) {

@@ -285,7 +285,7 @@ const WITHOUT: &[(&str, &str, i32, &str)] = &[
     ("grant create on database", "Assess", exit::DATA_DIFFERS, "CreateDenied"),
     ("grant temporary on database", "Assess", exit::DATA_DIFFERS, "TemporaryDenied"),
     ("grant set on parameter", "Assess", exit::DATA_DIFFERS, "ReplicationRoleDenied"),
-    ("grant pg_read_all_data", "Backup", exit::TRY_AGAIN, "ProgramFailed"),
+    ("grant pg_read_all_data", "Backup", exit::NOT_PERMITTED, "ProgramFailed"),
     ("grant shop_owner", "Assess", exit::DATA_DIFFERS, "NotTableOwner"),
     ("grant usage on schema", "Assess", exit::NOT_PERMITTED, "DatabaseFailed"),
     ("grant create on schema", "Assess", exit::DATA_DIFFERS, "CreateDenied"),

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio_postgres::GenericClient;
 
 use super::fence_sql::TRIGGERS;
 use super::manifest::SchemaFact;
-use super::{sandbox, schema};
+use super::programs::{self, failed, output, program};
 use crate::worker::error::Error;
 
 /// Error lines kept from a restore.
@@ -28,41 +27,20 @@ pub struct Dump {
 pub async fn whole_schema(uri: &str, snapshot: &str, scratch: &Path) -> Result<Dump, Error> {
     let folder = Scratch::create(scratch)?;
     let (archive, list) = (folder.0.join("schema.dump"), folder.0.join("schema.list"));
-    let programs = sandbox::programs().map_err(failed("pg_dump"))?;
-    let (uri, password) = schema::without_password(uri);
-    let mut dump = Command::new(programs.join("pg_dump"));
-    if let Some(password) = password {
-        dump.env("PGPASSWORD", password);
-    }
-    dump.args([
-        "--format=custom",
-        "--schema-only",
-        "--exclude-schema=godwit",
-        "--no-publications",
-        "--no-subscriptions",
-        "--no-tablespaces",
-        "--no-security-labels",
-        "--lock-wait-timeout=10000",
-        "--encoding=UTF8",
-    ])
-    .arg(format!("--snapshot={snapshot}"))
-    .arg("--file")
-    .arg(&archive)
-    .arg(format!("--dbname={uri}"));
+    let mut dump = programs::pg_dump(uri)?;
+    dump.args(["--format=custom", "--exclude-schema=godwit"]).arg(format!("--snapshot={snapshot}"));
+    dump.arg("--file").arg(&archive);
     output(dump, "pg_dump").await?;
-    let mut contents = Command::new(programs.join("pg_restore"));
+    let mut contents = program("pg_restore")?;
     contents.arg("--list").arg(&archive);
     let contents = output(contents, "pg_restore").await?;
     std::fs::write(&list, without_fences(&contents)).map_err(scratch_error)?;
-    let section = |name: &str| {
-        let mut restore = Command::new(programs.join("pg_restore"));
+    let section = async |name: &str| {
+        let mut restore = program("pg_restore")?;
         restore.arg(format!("--section={name}")).arg("--use-list").arg(&list).args(["--file", "-"]).arg(&archive);
-        restore
+        output(restore, "pg_restore").await
     };
-    Ok(Dump {
-        pre_data: output(section("pre-data"), "pg_restore").await?,
-        post_data: output(section("post-data"), "pg_restore").await?,
-    })
+    Ok(Dump { pre_data: section("pre-data").await?, post_data: section("post-data").await? })
 }
 
 /// The archive's table of contents without the fence's triggers.
@@ -81,8 +59,7 @@ fn without_fences(contents: &[u8]) -> Vec<u8> {
 
 /// Runs SQL through psql to its end; returns the errors, without what they say about rows.
 pub async fn apply(uri: &str, sql: &[u8]) -> Result<Vec<String>, Error> {
-    let programs = sandbox::programs().map_err(failed("psql"))?;
-    let mut child = Command::new(programs.join("psql"))
+    let mut child = program("psql")?
         .args(["-X", "-q", "-v", "ON_ERROR_STOP=0", "-v", "VERBOSITY=terse"])
         .args(["-f", "-", "-d"])
         .arg(uri)
@@ -148,20 +125,6 @@ pub async fn facts(client: &impl GenericClient) -> Result<Vec<SchemaFact>, Error
             definition: row.get(5),
         })
         .collect())
-}
-
-async fn output(mut command: Command, program: &'static str) -> Result<Vec<u8>, Error> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(failed(program))?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let text: String = text.trim().chars().take(400).collect();
-    Err(failed(program)(text))
-}
-
-fn failed<E: std::fmt::Display>(program: &'static str) -> impl Fn(E) -> Error {
-    move |reason| Error::Program { program: program.into(), reason: reason.to_string() }
 }
 
 fn scratch_error(source: std::io::Error) -> Error {

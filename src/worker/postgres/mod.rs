@@ -28,6 +28,7 @@ pub mod model;
 pub mod obstacle;
 pub mod partition;
 pub mod pieces;
+pub mod programs;
 pub mod relay;
 pub mod remnant;
 pub mod restore;

@@ -18,7 +18,7 @@ use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::model::{Catalog, Scope, Table, entry};
 use crate::worker::postgres::relay::{Rows, Shape};
 use crate::worker::postgres::row::Sum;
-use crate::worker::postgres::schema::{DumpOf, Section, dump};
+use crate::worker::postgres::schema::{Section, dump};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
 use crate::worker::postgres::{bare, closure, collision, dependency, fence, ledger, split};
@@ -150,7 +150,7 @@ impl<'j> Work<'j> {
     }
 
     async fn ddl(&self, missing: &[&Table]) -> Result<String, Error> {
-        let of = DumpOf { uri: self.job.uri(Side::Source)?, snapshot: None };
+        let of = self.job.uri(Side::Source)?;
         let tables = (&self.catalog, missing);
         let before = dump(of, tables, Section::PreData).await?;
         let after = dump(of, tables, Section::PostData).await?;
