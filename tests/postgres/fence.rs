@@ -418,6 +418,40 @@ async fn only_a_current_pass_of_the_ledgers_owner_goes_through() {
 }
 
 #[tokio::test]
+async fn nothing_of_an_applications_own_runs_as_the_ledgers_owner() {
+    let schema = "create table account (id uuid primary key, name text);
+        create table deal (id int primary key, account_id uuid not null references account);
+        create table item (id int primary key, deal_id int not null references deal);
+        insert into account values ('00000000-0000-0000-0000-000000000001', 'one');
+        insert into deal select 1, id from account; insert into item values (1, 1);";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let fenced = fenced_with(schema, dataset).await;
+    let application = fenced.application().await;
+    // Temporary types are found before all others, unless a search path says otherwise.
+    let mut hostile = "create function pg_temp.as_myself() returns pg_catalog.bool language plpgsql as $$ begin
+          if current_user <> session_user then raise exception 'as %', current_user; end if; return true; end $$;"
+        .to_owned();
+    for name in ["text", "uuid", "int4", "int8", "bool", "regclass"] {
+        hostile += &format!("create domain pg_temp.{name} as pg_catalog.{name} check (pg_temp.as_myself());");
+    }
+    accepted(&application, &hostile).await;
+    for sql in [
+        "update account set name = 'x'",
+        "update item set id = 2",
+        "insert into item values (3, 1)",
+        "delete from item where id = 3",
+        "truncate item",
+    ] {
+        accepted(&application, sql).await;
+    }
+    accepted(&application, "set godwit.pass = 'forged'").await;
+    for sql in ["update account set name = 'y'", "truncate item"] {
+        let error = application.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "GW003", "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_epoch_cannot_change_under_a_transaction_that_passes() {
     let mut fenced = Fenced::crm().await;
     let mut other = fenced.pair.session(Side::Source).await;

@@ -53,7 +53,9 @@ fn function(signature: &str, returns: &str, attributes: &str, body: &str) -> Str
 }
 
 /// Trigger functions run as the ledger's owner, so applications need no right on schema godwit.
-const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = ''";
+///
+/// `pg_temp` is named, and last: left out it is searched first, and a temporary domain called `text` would run its check as that owner.
+const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = pg_catalog, pg_temp";
 
 /// Raises unless this side owns the entry, under the entry's lock. `false`: the customer's entry changed before the lock was
 /// granted. The inner functions have no search path of their own: they are called by ours only, which pin it.
@@ -65,7 +67,7 @@ fn admit_entry(side: &str) -> String {
         "void",
         "",
         &format!(
-            "declare v_owner text;
+            "declare v_owner pg_catalog.text;
              begin
                perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, p_entry);
                if {READ_COMMITTED} then {} else {} end if;
@@ -153,7 +155,7 @@ fn verify_pass() -> String {
         "verify_pass()",
         "trigger",
         TRIGGER_ATTRIBUTES,
-        "declare v_pass text := pg_catalog.current_setting('godwit.pass', true);
+        "declare v_pass pg_catalog.text := pg_catalog.current_setting('godwit.pass', true);
          begin
            if not pg_catalog.pg_has_role(session_user, (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'godwit'), 'MEMBER') then
              raise exception 'this role may not pass the fence' using errcode = 'GW003';
