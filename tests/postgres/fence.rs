@@ -356,6 +356,53 @@ async fn a_row_whose_parent_moves_meanwhile_ends_on_one_side_of_the_close() {
     refused(&writer, &format!("insert into line_item (deal_id, product) values ({deal}, 'late')")).await;
 }
 
+/// Account 1 of entry 16; an item may come before its deal.
+async fn fenced_with_late_parents() -> Fenced {
+    let schema = "create table account (id int primary key);
+        create table deal (id int primary key, account_id int not null references account);
+        create table item (id int primary key, deal_id int not null references deal deferrable initially deferred);
+        insert into account values (1), (2); insert into deal values (20, 2);";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let mut fenced = fenced_with(schema, dataset).await;
+    fenced.members("(1, 16)").await;
+    fenced
+}
+
+#[tokio::test]
+async fn closing_waits_for_a_row_whose_parent_nobody_else_can_see_yet() {
+    let mut fenced = fenced_with_late_parents().await;
+    let parent = fenced.application().await;
+    let child = fenced.application().await;
+    accepted(&parent, "begin; insert into deal values (99, 1)").await;
+    accepted(&child, "begin; insert into item values (1, 99)").await;
+    accepted(&parent, "commit").await;
+    let closing = tokio::spawn(async move {
+        fenced.close(16).await;
+        fenced
+    });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!closing.is_finished(), "the writer below a parent in flight was not waited for");
+    accepted(&child, "commit").await;
+    let fenced = closing.await.unwrap();
+    refused(&child, "insert into item values (2, 99)").await;
+    accepted(&child, "insert into item values (3, 20)").await;
+    let items = "select count(*) from public.item where deal_id = 99";
+    assert_eq!(fenced.session.number("count", items).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_row_whose_parent_is_newer_than_its_writers_snapshot_goes_by_no_old_owner() {
+    let mut fenced = fenced_with_late_parents().await;
+    let parent = fenced.application().await;
+    let child = fenced.application().await;
+    accepted(&child, "begin isolation level repeatable read; select count(*) from account").await;
+    accepted(&parent, "insert into deal values (99, 1)").await;
+    fenced.close(16).await;
+    // Its snapshot knows neither the deal nor the close; the server's own check of the foreign key knows the deal.
+    let error = child.batch_execute("insert into item values (1, 99); commit").await.unwrap_err();
+    assert_eq!(code(&error), "40001");
+}
+
 #[tokio::test]
 async fn a_table_is_emptied_only_by_the_side_that_owns_everything() {
     let mut fenced = Fenced::crm().await;
