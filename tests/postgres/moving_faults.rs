@@ -59,6 +59,28 @@ async fn a_newer_attempt_waits_for_a_landing_in_flight_and_the_older_worker_land
 }
 
 #[tokio::test]
+async fn a_steps_record_changes_only_in_a_transaction_that_holds_its_token() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    // Whoever has locked a row last and alone stands in its xmax.
+    world.target(
+        "create function holds_token() returns trigger language plpgsql as $$ begin
+           if exists (select from godwit.fencing_token where subject = coalesce(new.subject, old.subject)
+               and xmax::text::bigint = pg_current_xact_id()::text::bigint % 4294967296) then
+             return coalesce(new, old);
+           end if;
+           raise exception 'without the token';
+         end $$;
+         create trigger holds_token before insert or update or delete on godwit.checkpoint for each row execute function public.holds_token();
+         alter table godwit.checkpoint enable always trigger holds_token;",
+    );
+    let life = [Task::Copy {}, cutover(), Task::Freeze {}, Task::Return {}, Task::Verify {}, Task::Reopen {}];
+    for (attempt, task) in (1..).zip(life.into_iter().chain([Task::Copy {}, Task::Discard {}])) {
+        world.run("canary", attempt, task).await.passed();
+    }
+}
+
+#[tokio::test]
 async fn a_finished_attempt_tells_the_same_again_and_writes_nothing() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);
