@@ -245,6 +245,22 @@ impl World {
         !output.status.success()
     }
 
+    /// Every file of a folder of the storage, and of the folders in it.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let mut folders = vec![self.folder.path().join(folder)];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path())
+                } else {
+                    files.push(entry.path().display().to_string())
+                }
+            }
+        }
+        files
+    }
+
     pub fn file(&self, uri: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(uri)).unwrap()
     }

@@ -46,7 +46,7 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
         }
         timings.insert("approach", milliseconds(started));
     }
-    let restore = RestoreWriter::new(&storage, cohort.subject(), job.input.attempt);
+    let restore = RestoreWriter::new(&storage, &sides.target_token);
     if let Err(error) = cross(&cohort, &mut sides, (checks, restore), &mut timings).await {
         let error = turn_back(&cohort, &mut sides, error).await;
         return refusal(&cohort, &sides, error).await;
