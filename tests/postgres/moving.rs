@@ -253,10 +253,11 @@ impl World {
         let mut files = Vec::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().flatten() {
-                if entry.path().is_dir() {
-                    folders.push(entry.path())
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
                 } else {
-                    files.push(entry.path().display().to_string())
+                    files.push(path.display().to_string());
                 }
             }
         }
