@@ -227,6 +227,11 @@ async fn of_two_workers_of_one_attempt_the_one_that_began_later_has_both_databas
 
 /// Until some backend of the test's database waits for a lock.
 pub async fn wait_for_lock(pair: &Pair, side: Side) {
+    wait_for_locks(pair, side, 1).await;
+}
+
+/// Until so many do.
+pub async fn wait_for_locks(pair: &Pair, side: Side, backends: i64) {
     let session = pair.session(side).await;
     for _ in 0..500 {
         let waiting = session
@@ -236,10 +241,10 @@ pub async fn wait_for_lock(pair: &Pair, side: Side) {
             )
             .await
             .unwrap();
-        if waiting > 0 {
+        if waiting >= backends {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("no backend waits for a lock");
+    panic!("fewer than {backends} backends wait for a lock");
 }

@@ -356,6 +356,53 @@ async fn a_row_whose_parent_moves_meanwhile_ends_on_one_side_of_the_close() {
     refused(&writer, &format!("insert into line_item (deal_id, product) values ({deal}, 'late')")).await;
 }
 
+/// Account 1 of entry 16; an item may come before its deal.
+async fn fenced_with_late_parents() -> Fenced {
+    let schema = "create table account (id int primary key);
+        create table deal (id int primary key, account_id int not null references account);
+        create table item (id int primary key, deal_id int not null references deal deferrable initially deferred);
+        insert into account values (1), (2); insert into deal values (20, 2);";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let mut fenced = fenced_with(schema, dataset).await;
+    fenced.members("(1, 16)").await;
+    fenced
+}
+
+#[tokio::test]
+async fn closing_waits_for_a_row_whose_parent_nobody_else_can_see_yet() {
+    let mut fenced = fenced_with_late_parents().await;
+    let parent = fenced.application().await;
+    let child = fenced.application().await;
+    accepted(&parent, "begin; insert into deal values (99, 1)").await;
+    accepted(&child, "begin; insert into item values (1, 99)").await;
+    accepted(&parent, "commit").await;
+    let closing = tokio::spawn(async move {
+        fenced.close(16).await;
+        fenced
+    });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!closing.is_finished(), "the writer below a parent in flight was not waited for");
+    accepted(&child, "commit").await;
+    let fenced = closing.await.unwrap();
+    refused(&child, "insert into item values (2, 99)").await;
+    accepted(&child, "insert into item values (3, 20)").await;
+    let items = "select count(*) from public.item where deal_id = 99";
+    assert_eq!(fenced.session.number("count", items).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_row_whose_parent_is_newer_than_its_writers_snapshot_goes_by_no_old_owner() {
+    let mut fenced = fenced_with_late_parents().await;
+    let parent = fenced.application().await;
+    let child = fenced.application().await;
+    accepted(&child, "begin isolation level repeatable read; select count(*) from account").await;
+    accepted(&parent, "insert into deal values (99, 1)").await;
+    fenced.close(16).await;
+    // Its snapshot knows neither the deal nor the close; the server's own check of the foreign key knows the deal.
+    let error = child.batch_execute("insert into item values (1, 99); commit").await.unwrap_err();
+    assert_eq!(code(&error), "40001");
+}
+
 #[tokio::test]
 async fn a_table_is_emptied_only_by_the_side_that_owns_everything() {
     let mut fenced = Fenced::crm().await;
@@ -415,6 +462,40 @@ async fn only_a_current_pass_of_the_ledgers_owner_goes_through() {
     accepted(&superuser, "set godwit.pass = '16:x'; drop table if exists nothing").await;
     let error = superuser.batch_execute("delete from line_item").await.unwrap_err();
     assert_eq!(code(&error), "GW003");
+}
+
+#[tokio::test]
+async fn nothing_of_an_applications_own_runs_as_the_ledgers_owner() {
+    let schema = "create table account (id uuid primary key, name text);
+        create table deal (id int primary key, account_id uuid not null references account);
+        create table item (id int primary key, deal_id int not null references deal);
+        insert into account values ('00000000-0000-0000-0000-000000000001', 'one');
+        insert into deal select 1, id from account; insert into item values (1, 1);";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let fenced = fenced_with(schema, dataset).await;
+    let application = fenced.application().await;
+    // Temporary types are found before all others, unless a search path says otherwise.
+    let as_myself = "create function pg_temp.as_myself() returns pg_catalog.bool language plpgsql as $$ begin
+          if current_user <> session_user then raise exception 'as %', current_user; end if; return true; end $$";
+    accepted(&application, as_myself).await;
+    for name in ["text", "uuid", "int4", "int8", "bool", "regclass"] {
+        let hostile = format!("create domain pg_temp.{name} as pg_catalog.{name} check (pg_temp.as_myself())");
+        accepted(&application, &hostile).await;
+    }
+    for sql in [
+        "update account set name = 'x'",
+        "update item set id = 2",
+        "insert into item values (3, 1)",
+        "delete from item where id = 3",
+        "truncate item",
+    ] {
+        accepted(&application, sql).await;
+    }
+    accepted(&application, "set godwit.pass = 'forged'").await;
+    for sql in ["update account set name = 'y'", "truncate item"] {
+        let error = application.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "GW003", "{sql}: {error:?}");
+    }
 }
 
 #[tokio::test]

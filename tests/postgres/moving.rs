@@ -2,6 +2,7 @@
 //! Other modules use [`World`]: a CRM on the source, an empty one on the target, ledger and fence in both.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use godwit::contract::{
     Dataset, Identity, KeyStrategy, Owner, OwnerPath, QueryPair, Report, Selection, Side, StepInput, Storage, Task,
@@ -12,6 +13,7 @@ use godwit::worker::postgres::{catalog, fence, ledger, scope};
 use godwit::worker::storage::Credentials;
 use godwit::worker::{self, Settings};
 
+use crate::base::{wait_for_lock, wait_for_locks};
 use crate::server::Pair;
 
 /// Two and three hops, a self reference, a junction that joins customers, a shared table, keys by identity and by sequence, and
@@ -245,6 +247,23 @@ impl World {
         !output.status.success()
     }
 
+    /// Every file of a folder of the storage, and of the folders in it.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let mut folders = vec![self.folder.path().join(folder)];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push(path.display().to_string());
+                }
+            }
+        }
+        files
+    }
+
     pub fn file(&self, uri: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(uri)).unwrap()
     }
@@ -417,6 +436,74 @@ async fn the_remainder_takes_new_customers_and_shared_tables_over_and_back() {
     assert_eq!(world.everything(Side::Target)["currency"], source["currency"]);
     assert!(!world.is_fenced(Side::Source, "insert into account (name) values ('home again')"));
     assert!(world.is_fenced(Side::Source, "update account set name = 'y' where id = 10"));
+}
+
+#[tokio::test]
+async fn a_writer_of_the_target_that_refers_to_a_shared_row_goes_on_while_that_row_changes() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    world.run("canary", 3, cutover()).await.passed();
+    world.select(17, "second", "40");
+    world.source("update currency set rate = 9 where code = 'GBP'; insert into currency values ('CHF', 'franc', 1)");
+    // Somebody's row in the way holds the step up between the changed row and the new one.
+    let in_the_way = world.session(Side::Target).await;
+    let held = "begin; set local godwit.pass = '1:0'; insert into public.currency values ('CHF', 'another', 1)";
+    in_the_way.batch_execute(held).await.unwrap();
+    let application = world.session(Side::Target).await;
+    let live = async {
+        wait_for_lock(&world.pair, Side::Target).await;
+        let writing = tokio::spawn(async move {
+            let deal = "insert into public.deal (account_id, stage, currency) values (10, 'open', 'GBP')";
+            application.batch_execute(deal).await
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        in_the_way.batch_execute("rollback").await.unwrap();
+        writing.await.unwrap()
+    };
+    let (copied, written) = futures::join!(world.run("second", 1, Task::Copy {}), live);
+    copied.passed();
+    written.unwrap();
+    assert_eq!(world.everything(Side::Target)["currency"], world.everything(Side::Source)["currency"]);
+}
+
+#[tokio::test]
+async fn cohorts_that_need_the_same_new_shared_row_bring_it_once() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.select(17, "second", "40");
+    for name in ["canary", "second"] {
+        world.run(name, 1, Task::Copy {}).await.passed();
+    }
+    world.source(
+        "insert into currency values ('CHF', 'franc', 1); update currency set rate = 9 where code = 'GBP';
+         update account set currency = 'CHF' where id in (10, 40)",
+    );
+    // Both have come to the shared table before either may write it.
+    let held = world.session(Side::Target).await;
+    held.batch_execute("begin; lock table public.currency in share mode").await.unwrap();
+    let release = async {
+        wait_for_locks(&world.pair, Side::Target, 2).await;
+        held.batch_execute("commit").await.unwrap();
+    };
+    let (one, other, ()) =
+        futures::join!(world.run("canary", 2, Task::Copy {}), world.run("second", 2, Task::Copy {}), release);
+    one.passed();
+    other.passed();
+    assert_eq!(world.everything(Side::Target)["currency"], world.everything(Side::Source)["currency"]);
+}
+
+#[tokio::test]
+async fn shared_rows_that_swapped_a_unique_value_are_brought() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    world.source(
+        "update currency set name = 'x' where code = 'EUR'; update currency set name = 'euro' where code = 'USD';
+         update currency set name = 'dollar' where code = 'EUR'; insert into currency values ('CHF', 'franc', 1)",
+    );
+    world.run("canary", 3, cutover()).await.passed();
+    assert_eq!(world.everything(Side::Target)["currency"], world.everything(Side::Source)["currency"]);
 }
 
 #[tokio::test]

@@ -59,6 +59,61 @@ async fn a_newer_attempt_waits_for_a_landing_in_flight_and_the_older_worker_land
 }
 
 #[tokio::test]
+async fn a_steps_record_changes_only_in_a_transaction_that_holds_its_token() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    // Whoever has locked a row last and alone stands in its xmax.
+    world.target(
+        "create function holds_token() returns trigger language plpgsql as $$ begin
+           if exists (select from godwit.fencing_token where subject = coalesce(new.subject, old.subject)
+               and xmax::text::bigint = pg_current_xact_id()::text::bigint % 4294967296) then
+             return coalesce(new, old);
+           end if;
+           raise exception 'without the token';
+         end $$;
+         create trigger holds_token before insert or update or delete on godwit.checkpoint for each row execute function public.holds_token();
+         alter table godwit.checkpoint enable always trigger holds_token;",
+    );
+    let life = [Task::Copy {}, cutover(), Task::Freeze {}, Task::Return {}, Task::Verify {}, Task::Reopen {}];
+    for (attempt, task) in (1..).zip(life.into_iter().chain([Task::Copy {}, Task::Discard {}])) {
+        world.run("canary", attempt, task).await.passed();
+    }
+}
+
+#[tokio::test]
+async fn no_worker_of_an_attempt_writes_into_a_file_of_another() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    // Each of the three files is written, and the worker is lost before it can tell of it.
+    let lost = |table: &str, condition: &str| {
+        world.target(&format!(
+            "create sequence lost_{table}; create trigger lost before insert on godwit.{table} for each row when ({condition})
+               execute function public.lose_once('public.lost_{table}');
+             alter table godwit.{table} enable always trigger lost;"
+        ));
+    };
+    world.target(
+        "create function lose_once() returns trigger language plpgsql as $$ begin
+           if nextval(tg_argv[0]::regclass) = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;
+           return new; end $$;",
+    );
+    lost("checkpoint", "new.part = 'restore-point'");
+    lost("journal", "new.event = 'returned'");
+    lost("report", "new.step = 'verify'");
+    world.run("canary", 3, cutover()).await.passed();
+    world.run("canary", 4, Task::Freeze {}).await.passed();
+    world.run("canary", 5, Task::Return {}).await.passed();
+    world.source("set session_replication_role = replica; set godwit.pass = '16:3'; update deal set amount = 0 where account_id = 20");
+    assert_eq!(world.run("canary", 6, Task::Verify {}).await.code, exit::TRY_AGAIN);
+    world.run("canary", 6, Task::Verify {}).await.refused("RowsDiffer");
+    for (folder, name) in [("restore-point", "manifest.json"), ("set-aside", "manifest.json"), ("evidence", "jsonl")] {
+        let files: Vec<_> = world.files(folder).into_iter().filter(|file| file.ends_with(name)).collect();
+        assert_eq!(files.len(), 2, "{files:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_finished_attempt_tells_the_same_again_and_writes_nothing() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);

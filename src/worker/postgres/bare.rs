@@ -324,10 +324,12 @@ pub async fn put_back(session: &mut Session, token: &Token) -> Result<Vec<Waitin
         }
     }
     if refused.is_empty() {
-        session
-            .execute("delete from godwit.checkpoint where step = 'copy' and part = $1", &[&PART])
-            .await
-            .map_err(Error::database("forget what waited for a copy"))?;
+        let failed = || Error::database("forget what waited for a copy");
+        let transaction = session.transaction().await.map_err(failed())?;
+        token::hold(&transaction, token).await?;
+        let forget = "delete from godwit.checkpoint where step = 'copy' and part = $1";
+        transaction.execute(forget, &[&PART]).await.map_err(failed())?;
+        transaction.commit().await.map_err(failed())?;
     }
     Ok(refused)
 }

@@ -41,6 +41,8 @@ struct Change<'p> {
     expected: Sum,
     /// The copy's rows as they were read, less those that were taken away since.
     account: Sum,
+    /// What is still to be copied.
+    to_copy: &'static [Class],
 }
 
 /// Whether rows of the copy that the original does not have are taken away.
@@ -129,14 +131,17 @@ impl<'a> Bringing<'a> {
         let keys = KeyTable::create(self.landing, table, shape, number).await?;
         let into: [(&Transaction<'_>, &KeyTable); 2] = [(self.source, &wanted), (self.landing, &keys)];
         let counts = sides.note(portion, digests, &into).await?;
-        let change = Change { portion, wanted, keys, expected: digests.0.total(), account: digests.1.total() };
-        Ok((change, counts))
+        let (expected, account) = (digests.0.total(), digests.1.total());
+        let to_copy: &[Class] = &[Class::Missing, Class::Different];
+        Ok((Change { portion, wanted, keys, expected, account, to_copy }, counts))
     }
 
     /// Takes away what is replaced or too much, and takes it off the account, row by row as the server removed it.
     async fn remove(&self, change: &mut Change<'_>) -> Result<(), Error> {
         let name = &change.portion.table.name;
-        self.removed(change, change.keys.delete_rows(&[Class::Different])).await?;
+        if self.entry.is_some() || !self.change_in_place(change).await? {
+            self.removed(change, change.keys.delete_rows(&[Class::Different])).await?;
+        }
         let extra = change.keys.delete_rows(&[Class::Extra]);
         match &self.extra {
             Extra::KeepUsed { own } if own.contains(&name.to_string()) => {}
@@ -152,6 +157,25 @@ impl<'a> Bringing<'a> {
         Ok(())
     }
 
+    /// For shared rows: whoever is about to refer to one must not find it gone for a moment. `false` where the server does not let us.
+    async fn change_in_place(&self, change: &mut Change<'_>) -> Result<bool, Error> {
+        let (table, shape) = (change.portion.table, change.portion.shape);
+        let different = [Class::Different];
+        let held = format!("{} for no key update of t", change.keys.select_rows(&different));
+        let before = self.sum_of(change, held).await?;
+        if before.rows == 0 {
+            return Ok(true);
+        }
+        let select = change.wanted.select_rows(&different);
+        let mut rows = Rows::select(self.source, &select, shape.format, &change.portion.name()).await?;
+        if !self.landing.change(&mut rows, (table, shape)).await? {
+            return Ok(false);
+        }
+        change.account.take_off(before);
+        change.to_copy = &[Class::Missing];
+        Ok(true)
+    }
+
     async fn removed(&self, change: &mut Change<'_>, delete: String) -> Result<(), Error> {
         let returning = format!("{delete} returning {}", change.portion.table.select_list("t"));
         let gone = self.sum_of(change, returning).await?;
@@ -161,7 +185,7 @@ impl<'a> Bringing<'a> {
 
     async fn copy(&self, change: &Change<'_>) -> Result<(), Error> {
         let (table, shape) = (change.portion.table, change.portion.shape);
-        let select = change.wanted.select_rows(&[Class::Missing, Class::Different]);
+        let select = change.wanted.select_rows(change.to_copy);
         let name = change.portion.name();
         let mut rows = Rows::select(self.source, &select, shape.format, &name).await?;
         self.landing.receive(&mut rows, (table, shape)).await?;

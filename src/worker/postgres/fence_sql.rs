@@ -9,6 +9,8 @@
 //!   changed. Changing membership touches the ownership row for that reason.
 //! - A row two or more hops away finds its customer through parents that may move between customers meanwhile. Such writers hold
 //!   the lock [`MOVES`] shared; whoever moves a parent to another entry takes it exclusively, before the move and until its end.
+//! - A row whose parent is not there may wait for one that another transaction has not committed, under any customer: its writer holds
+//!   every entry's lock and looks once more, so that closing any of them waits for it.
 
 use super::identifier::{TableName, quote_identifier, quote_literal};
 use super::ledger::side_column;
@@ -38,10 +40,13 @@ const NO_PASS: &str = "coalesce(pg_catalog.current_setting('godwit.pass', true),
 const READ_COMMITTED: &str =
     "pg_catalog.current_setting('transaction_isolation') in ('read committed', 'read uncommitted')";
 
+const NO_CASCADE: &str = "(tg_op = 'INSERT' or pg_catalog.pg_trigger_depth() <= 1)";
+
 /// Functions that every table's trigger uses.
 pub fn shared_functions(side: Side, root_key_type: &str) -> String {
     let side = quote_literal(side_column(side));
-    [admit_entry(&side), admit_customer(root_key_type), admit_reference(), admit_truncate(), verify_pass()].join("\n")
+    let admissions = [admit_entry(&side), admit_customer(root_key_type), admit_reference(), admit_truncate()];
+    [admissions.join("\n"), hold_every_entry(), verify_pass()].join("\n")
 }
 
 fn function(signature: &str, returns: &str, attributes: &str, body: &str) -> String {
@@ -53,7 +58,9 @@ fn function(signature: &str, returns: &str, attributes: &str, body: &str) -> Str
 }
 
 /// Trigger functions run as the ledger's owner, so applications need no right on schema godwit.
-const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = ''";
+///
+/// `pg_temp` is named, and last: left out it is searched first, and a temporary domain called `text` would run its check as that owner.
+const TRIGGER_ATTRIBUTES: &str = "security definer set search_path = pg_catalog, pg_temp";
 
 /// Raises unless this side owns the entry, under the entry's lock. `false`: the customer's entry changed before the lock was
 /// granted. The inner functions have no search path of their own: they are called by ours only, which pin it.
@@ -65,7 +72,7 @@ fn admit_entry(side: &str) -> String {
         "void",
         "",
         &format!(
-            "declare v_owner text;
+            "declare v_owner pg_catalog.text;
              begin
                perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, p_entry);
                if {READ_COMMITTED} then {} else {} end if;
@@ -147,13 +154,34 @@ fn admit_truncate() -> String {
     )
 }
 
+/// Keeps every entry as it is until the writer's end, whoever owns it.
+fn hold_every_entry() -> String {
+    function(
+        "hold_every_entry()",
+        "void",
+        "",
+        &format!(
+            "declare v_entry int;
+             begin
+               -- First, and before the list is read: no new entry gets customers without it.
+               perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, {unassigned});
+               for v_entry in select o.entry from godwit.ownership o order by o.entry loop
+                 perform pg_catalog.pg_advisory_xact_lock_shared({LOCK_CLASS}, v_entry);
+               end loop;
+               if not {READ_COMMITTED} then perform 1 from godwit.ownership o for share; end if;
+             end",
+            unassigned = entry::UNASSIGNED,
+        ),
+    )
+}
+
 /// A pass is `entry:epoch`, current, and shown by a role that may act as the ledger's owner.
 fn verify_pass() -> String {
     function(
         "verify_pass()",
         "trigger",
         TRIGGER_ATTRIBUTES,
-        "declare v_pass text := pg_catalog.current_setting('godwit.pass', true);
+        "declare v_pass pg_catalog.text := pg_catalog.current_setting('godwit.pass', true);
          begin
            if not pg_catalog.pg_has_role(session_user, (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'godwit'), 'MEMBER') then
              raise exception 'this role may not pass the fence' using errcode = 'GW003';
@@ -215,8 +243,8 @@ pub fn row_function(owned: &OwnedTable, scope: &Scope) -> String {
         key_type = scope.root_key_type,
         of_old = find_customer(owned, "old"),
         of_new = find_customer(owned, "new"),
-        admit_old = admit_found("v_old_entry"),
-        admit_new = admit_found("v_new_entry"),
+        admit_old = admit_found(owned, "old"),
+        admit_new = admit_found(owned, "new"),
         unchanged = owner_unchanged(owned),
     );
     function(
@@ -253,15 +281,34 @@ fn find_customer(owned: &OwnedTable, row: &str) -> String {
 }
 
 /// A cascade finds its parent gone already; the parent was checked. Anything else without a customer is unassigned.
-fn admit_found(entry_variable: &str) -> String {
+fn admit_found(owned: &OwnedTable, row: &str) -> String {
     format!(
-        "if v_customer is not null then
-           {entry_variable} := godwit.admit_customer(v_customer);
-         elsif tg_op = 'INSERT' or pg_catalog.pg_trigger_depth() <= 1 then
+        "{look_again}
+         if v_customer is not null then
+           v_{row}_entry := godwit.admit_customer(v_customer);
+         elsif {NO_CASCADE} then
            perform godwit.admit_entry({unassigned});
-           {entry_variable} := {unassigned};
+           v_{row}_entry := {unassigned};
          end if;",
+        look_again = find_customer_of_late_parent(owned, row),
         unassigned = entry::UNASSIGNED
+    )
+}
+
+/// Where the row names a parent that was not found: another transaction may be about to commit it.
+fn find_customer_of_late_parent(owned: &OwnedTable, row: &str) -> String {
+    let Some(first) = owned.path.first().filter(|_| !owned.customer_join(row, "p").joins.is_empty()) else {
+        return String::new();
+    };
+    let named: Vec<_> =
+        first.columns.iter().map(|column| format!("{row}.{} is not null", quote_identifier(column))).collect();
+    format!(
+        "if v_customer is null and {NO_CASCADE} and {} then
+           perform godwit.hold_every_entry();
+           {}
+         end if;",
+        named.join(" and "),
+        find_customer(owned, row)
     )
 }
 

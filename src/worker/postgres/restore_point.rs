@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::row::{RowFormat, Sum};
 use super::sides::{Origin, Portion};
+use super::token::Token;
 use crate::contract::exit;
 use crate::worker::error::Error;
 use crate::worker::storage::{self, Storage, Stored, Writer};
@@ -54,12 +55,12 @@ pub struct RestoreWriter<'a> {
 }
 
 impl<'a> RestoreWriter<'a> {
-    /// Each attempt has a folder of its own: an older attempt that still writes cannot spoil it.
-    pub fn new(storage: &'a Storage, cohort: &str, attempt: i64) -> Self {
+    /// Each worker has a folder of its own: an older one that still writes, of the same attempt too, cannot spoil it.
+    pub fn new(storage: &'a Storage, token: &Token) -> Self {
         Self {
             storage,
-            folder: format!("restore-point/{cohort}/{attempt}"),
-            manifest: Manifest { v: 1, cohort: cohort.to_owned(), tables: Vec::new() },
+            folder: format!("restore-point/{}/{}", token.subject, token.worker()),
+            manifest: Manifest { v: 1, cohort: token.subject.clone(), tables: Vec::new() },
         }
     }
 

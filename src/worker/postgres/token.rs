@@ -15,6 +15,13 @@ pub struct Token {
     turn: i64,
 }
 
+impl Token {
+    /// What no other worker of the subject is called: a part of the paths of this one's files.
+    pub fn worker(&self) -> String {
+        format!("{}-{}", self.attempt, self.turn)
+    }
+}
+
 /// Takes the token unless a newer attempt has it. Waits for a transaction of the old holder in flight.
 pub async fn take(session: &Session, subject: &str, attempt: i64) -> Result<Token, Error> {
     let taken = session

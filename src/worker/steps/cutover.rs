@@ -46,7 +46,7 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
         }
         timings.insert("approach", milliseconds(started));
     }
-    let restore = RestoreWriter::new(&storage, cohort.subject(), job.input.attempt);
+    let restore = RestoreWriter::new(&storage, &sides.target_token);
     if let Err(error) = cross(&cohort, &mut sides, (checks, restore), &mut timings).await {
         let error = turn_back(&cohort, &mut sides, error).await;
         return refusal(&cohort, &sides, error).await;
@@ -216,15 +216,16 @@ pub async fn forget_restore_point(cohort: &Cohort<'_>, sides: &mut Sides) -> Res
 }
 
 /// The pause begins here, by the target's clock; a later attempt must not move it.
-async fn note_closing(cohort: &Cohort<'_>, sides: &Sides) -> Result<(), Error> {
-    sides
-        .target
+async fn note_closing(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<(), Error> {
+    let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
+    landing
         .execute(
             "insert into godwit.checkpoint (subject, step, part, state) values ($1, 'cutover', 'closing', '{}') on conflict do nothing",
             &[&cohort.subject()],
         )
         .await
         .map_err(Error::database("record the beginning of the pause"))?;
+    landing.commit().await?;
     let detail = json!({"entries": cohort.entries().len()});
     cohort.note(sides, "closing", detail).await
 }

@@ -7,25 +7,26 @@ use tokio_postgres::Transaction;
 use crate::contract::Report;
 use crate::worker::postgres::closure::Violation;
 use crate::worker::postgres::keys::KeyTable;
+use crate::worker::postgres::token::Token;
 use crate::worker::storage::Writer;
 use crate::worker::{Error, Job};
 
 /// A file that begins with its first line.
 pub struct Evidence<'j> {
     job: &'j Job,
+    path: String,
     writer: Option<Writer>,
 }
 
 impl<'j> Evidence<'j> {
-    pub fn new(job: &'j Job) -> Self {
-        Self { job, writer: None }
+    pub fn new(job: &'j Job, token: &Token) -> Self {
+        let path = format!("evidence/{}/{}-{}.jsonl", token.subject, job.step(), token.worker());
+        Self { job, path, writer: None }
     }
 
     fn writer(&mut self) -> Result<&mut Writer, Error> {
         if self.writer.is_none() {
-            let (subject, step, attempt) = self.job.attempt_key();
-            let path = format!("evidence/{subject}/{step}-{attempt}.jsonl");
-            self.writer = Some(self.job.storage()?.writer(&path, 0)?);
+            self.writer = Some(self.job.storage()?.writer(&self.path, 0)?);
         }
         self.writer.as_mut().ok_or_else(|| Error::Input { reason: "the evidence file was closed".into() })
     }

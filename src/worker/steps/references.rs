@@ -27,8 +27,10 @@ pub async fn bring(
         return Ok(Brought::default());
     }
     let own = remnant::tables_with_own_rows(&*sides.target).await?;
-    let source = snapshot::of(&mut sides.source).await?;
     let landing = Landing::begin(&mut sides.target, &sides.target_token).await?;
+    // Before the source is read: a cohort with an older view of it would take away what another one has just brought.
+    landing.take_turn().await?;
+    let source = snapshot::of(&mut sides.source).await?;
     landing.pass(&ownership).await?;
     let bringing = Bringing {
         source: &source,

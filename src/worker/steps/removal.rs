@@ -148,14 +148,16 @@ async fn prove(cohort: &Cohort<'_>, sides: &mut Sides, release: bool) -> Result<
     let catalogue = (&cohort.scope, &cohort.target_catalog);
     closure::refuse(&closure::of_whole_tables(&landing, catalogue).await?)?;
     remnant::prove(&landing, &cohort.scope, cohort.entry).await?;
-    landing.commit().await?;
-    if release {
-        let members = [entry::UNASSIGNED, cohort.entry];
-        let releasing = fence::change_members(&mut sides.target, &sides.target_token, &members).await?;
-        forget(&releasing, cohort, true).await?;
-        return releasing.commit().await.map_err(Error::database("release the cohort's customers"));
+    if !release {
+        // Under the token: a worker that lost it long ago must not forget the restore point of a later cutover.
+        forget(&*landing, cohort, false).await?;
+        return landing.commit().await;
     }
-    forget(&*sides.target, cohort, false).await
+    landing.commit().await?;
+    let members = [entry::UNASSIGNED, cohort.entry];
+    let releasing = fence::change_members(&mut sides.target, &sides.target_token, &members).await?;
+    forget(&releasing, cohort, true).await?;
+    releasing.commit().await.map_err(Error::database("release the cohort's customers"))
 }
 
 async fn forget_on_source(cohort: &Cohort<'_>, sides: &mut Sides, release: bool) -> Result<(), Error> {

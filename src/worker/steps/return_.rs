@@ -57,12 +57,13 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     }
     let manifest = Manifest::load(&storage, &state.manifest).await?;
     manifest.verify(&storage).await?;
-    let aside = set_aside(&cohort, &mut sides, (&manifest, &storage)).await?;
+    let folder = format!("set-aside/{}/{}", cohort.subject(), sides.target_token.worker());
+    let aside = set_aside(&cohort, &mut sides, (&manifest, &storage), &folder).await?;
     let restored = restore(&cohort, &mut sides, (&manifest, &storage)).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
     tell(&mut report, &aside);
     report.counts.insert("tablesRestored".into(), restored);
-    let stored = store_manifest(&cohort, (&state, &storage), &aside).await?;
+    let stored = store_manifest(&cohort, (&state, &storage), (&folder, &aside)).await?;
     report.evidence_uri = Some(stored.path);
     report.digest = Some(stored.digest);
     report.timings.insert("return".into(), milliseconds(started));
@@ -93,6 +94,7 @@ async fn set_aside(
     cohort: &Cohort<'_>,
     sides: &mut Sides,
     (manifest, storage): (&Manifest, &Storage),
+    folder: &str,
 ) -> Result<Vec<SetAside>, Error> {
     let target = snapshot::of(&mut sides.target).await?;
     let copy = Origin::of_entry(&target, &cohort.scope, cohort.entry).await?;
@@ -106,8 +108,7 @@ async fn set_aside(
         }
         let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
         let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
-        let folder = format!("set-aside/{}/{}", cohort.subject(), cohort.job.input.attempt);
-        let files = Export { transaction: &target, storage, keys: &keys, folder: &folder, number };
+        let files = Export { transaction: &target, storage, keys: &keys, folder, number };
         aside.push(files.write(counts).await?);
     }
     Ok(aside)
@@ -227,7 +228,7 @@ fn tell(report: &mut Report, aside: &[SetAside]) {
 async fn store_manifest(
     cohort: &Cohort<'_>,
     (state, storage): (&RestoreState, &Storage),
-    aside: &[SetAside],
+    (folder, aside): (&str, &[SetAside]),
 ) -> Result<Stored, Error> {
     let manifest = json!({
         "v": 1,
@@ -235,7 +236,7 @@ async fn store_manifest(
         "since": state.manifest,
         "tables": aside,
     });
-    let path = format!("set-aside/{}/{}/manifest.json", cohort.subject(), cohort.job.input.attempt);
+    let path = format!("{folder}/manifest.json");
     let bytes = serde_json::to_vec_pretty(&manifest)
         .map_err(|source| Error::Json { what: "the manifest of what was set aside", source })?;
     Ok(storage.put_bytes(&path, bytes).await?)

@@ -34,7 +34,7 @@ async fn attempt(job: &Job, checks: &[QueryPair]) -> Result<Report, Error> {
 pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair]) -> Result<Report, Error> {
     let started = Instant::now();
     let expected = expected(cohort, sides).await?;
-    let mut evidence = Evidence::new(cohort.job);
+    let mut evidence = Evidence::new(cohort.job, &sides.target_token);
     let mut findings = soundness::missing_constraints(&cohort.scope, &cohort.source_catalog, &cohort.target_catalog);
     findings.extend(cohort.keys_about_to_meet(sides).await?);
     let rows = rows(cohort, sides, &expected, &mut evidence).await?;
@@ -74,8 +74,8 @@ async fn pairs_on_a_moving_source(
         return Ok(findings);
     }
     // A write may have come between the rows and the pairs: what drifted is asked again.
-    let moved =
-        drift.total() > 0 || rows(cohort, sides, expected, &mut Evidence::new(cohort.job)).await?.drift.total() > 0;
+    let mut evidence = Evidence::new(cohort.job, &sides.target_token);
+    let moved = drift.total() > 0 || rows(cohort, sides, expected, &mut evidence).await?.drift.total() > 0;
     for finding in findings.iter_mut().filter(|finding| moved && finding.code == pairs::DIFFERS) {
         finding.severity = Severity::Warning;
         finding.message =

@@ -23,7 +23,7 @@ pub async fn run(job: &Job) -> Result<Report, Error> {
 async fn attempt(job: &Job) -> Result<Report, Error> {
     let started = Instant::now();
     let (cohort, mut sides) = Cohort::open(job).await?;
-    let mut evidence = Evidence::new(job);
+    let mut evidence = Evidence::new(job, &sides.target_token);
     let mut findings = Vec::new();
     let mut rows = 0;
     let handed_over = cohort.handed_over(&sides).await?;
