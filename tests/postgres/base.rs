@@ -45,7 +45,7 @@ async fn a_session_pins_what_changes_the_look_of_rows() {
     pair.psql(
         Side::Source,
         &format!(
-            "alter database {} set statement_timeout = '1ms'; alter database {0} set datestyle = 'German'; alter database {0} set row_security = on",
+            "alter database {} set statement_timeout = '1s'; alter database {0} set datestyle = 'German'; alter database {0} set row_security = on",
             pair.database
         ),
     );
