@@ -1,6 +1,6 @@
 //! Whole migrations to their three ends: finalised, reset, deleted.
 
-use godwit::contract::{KeyStrategy, Owner, Selection, Side, Task, exit};
+use godwit::contract::{Dataset, KeyStrategy, Owner, Selection, Side, Task, exit};
 
 use crate::base::CRM;
 use crate::job::Project;
@@ -194,6 +194,34 @@ async fn deletion_cleans_up_whatever_is_there_and_touches_no_row() {
         assert_eq!(traces(&project, side).await, 0);
     }
     project.done(None, Task::Cleanup {}).await;
+}
+
+#[tokio::test]
+async fn rows_whose_key_is_of_an_extensions_type_come_back() {
+    let schema = "create schema lib; create extension ltree schema lib;
+         create table account (id bigint primary key, name text);
+         create table folder (path lib.ltree primary key, account_id bigint not null references account, title text);
+         insert into account select i, 'a' || i from generate_series(1, 4) i;
+         insert into folder select ('top.f' || i)::lib.ltree, 1 + i % 4, 't' || i from generate_series(1, 40) i;";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let project = Project::with(schema, dataset);
+    project.done(None, PREPARE).await;
+    let folders = "select count(*) from public.folder";
+    copy(&project, "canary", condition("id = 2")).await;
+    assert_eq!(project.done(Some("canary"), Task::Discard {}).await.counts["rowsRemoved"], 11);
+    cut_over(&project, "canary", condition("id = 2")).await;
+    project.done(Some("canary"), Task::Freeze {}).await;
+    project.pair.psql(
+        Side::Source,
+        "set session_replication_role = replica; set godwit.pass = '16:3'; update folder set title = 'x' where account_id = 2",
+    );
+    let returned = project.done(Some("canary"), Task::Return {}).await;
+    assert_eq!(returned.counts["tablesRestored"], 1);
+    for task in [Task::Verify {}, Task::Reopen {}] {
+        project.done(Some("canary"), task).await;
+    }
+    assert_eq!(project.number(Side::Source, folders).await, 40);
+    assert_eq!(project.number(Side::Target, folders).await, 0);
 }
 
 #[tokio::test]
