@@ -64,6 +64,7 @@ async fn a_session_pins_what_changes_the_look_of_rows() {
         ("idle_in_transaction_session_timeout", "0"),
         ("lock_timeout", "5s"),
         ("work_mem", "64MB"),
+        ("client_min_messages", "error"),
     ] {
         let row = session.query_one("select current_setting($1)", &[&name]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0), value, "{name}");

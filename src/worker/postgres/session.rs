@@ -182,12 +182,14 @@ where
 
 /// Scans begin at the beginning, wherever another one is: keys that come in order take two bytes each in a map, others many more.
 /// A cohort's rows are found by hash joins, which spill to disk at the four megabytes that a server grants unless told otherwise.
+/// Notices are text by users' functions, which may quote rows.
 fn settings(purpose: &Purpose) -> String {
     let read_only = if purpose.read_only { "on" } else { "off" };
     format!(
         "set search_path = ''; set row_security = off; set client_encoding = 'UTF8'; set timezone = 'UTC'; \
          set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'; \
          set lc_monetary = 'C'; set xmloption = 'content'; set standard_conforming_strings = on; set synchronous_commit = on; set quote_all_identifiers = off; \
+         set client_min_messages = error; \
          set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{LOCK_TIMEOUT}'; \
          set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off; \
          set default_transaction_read_only = {read_only}; set synchronize_seqscans = off; \
