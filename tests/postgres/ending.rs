@@ -225,6 +225,46 @@ async fn rows_whose_key_is_of_an_extensions_type_come_back() {
 }
 
 #[tokio::test]
+async fn a_reset_keeps_a_created_table_that_the_targets_own_customers_were_written_to() {
+    let mut project = Project::new(
+        &CRM.replace("amount numeric(12,2)", "amount numeric(12,2), currency text references unit").replacen(
+            "create table currency",
+            "create table unit (code text primary key); insert into unit values ('EUR'); create table currency",
+            1,
+        ),
+    );
+    project.dataset.keys = KeyStrategy::Parity;
+    project.pair.psql(
+        Side::Target,
+        "create table currency (code text primary key, name text not null);
+         create table account (id bigserial primary key, parent_id bigint references account, name text not null, currency text references currency);
+         insert into account (id, name) values (900001, 'native'); select setval('account_id_seq', 900001)",
+    );
+    project.done(None, PREPARE).await;
+    copy(&project, "canary", condition("id = 20")).await;
+    let target = project.pair.application(Side::Target, "postgres").await;
+    target.batch_execute("insert into deal (account_id, amount) values (900001, 7)").await.unwrap();
+    project.done(Some("canary"), Task::Discard {}).await;
+    // One who writes while the tables are looked at is waited for; then nothing goes before they were looked at again.
+    target.batch_execute("begin; insert into contact (id, account_id) values (900003, 900001)").await.unwrap();
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        target.batch_execute("commit").await.unwrap();
+    };
+    let ((code, _), ()) = futures::join!(project.run(None, Task::Reset {}), commit);
+    assert_eq!(code, exit::TRY_AGAIN);
+    let report = project.done(None, Task::Reset {}).await;
+    assert_eq!(report.counts["tablesDropped"], 2);
+    let kept: Vec<_> = report.findings.iter().filter(|f| f.code == "TableKept").map(|f| f.object.as_str()).collect();
+    assert_eq!(kept, ["public.contact", "public.deal", "public.unit"]);
+    let deals = "select count(*) from public.deal where account_id = 900001 and amount = 7";
+    assert_eq!(project.number(Side::Target, deals).await, 1);
+    let draw = "select nextval('public.deal_id_seq')";
+    assert_eq!(project.number(Side::Target, draw).await + 1, project.number(Side::Target, draw).await);
+    assert_eq!(traces(&project, Side::Target).await, 0);
+}
+
+#[tokio::test]
 async fn deletion_leaves_another_migrations_ledger_alone() {
     let project = Project::new(CRM);
     project.done(None, PREPARE).await;
