@@ -265,6 +265,47 @@ async fn a_reset_keeps_a_created_table_that_the_targets_own_customers_were_writt
 }
 
 #[tokio::test]
+async fn a_source_whose_ledger_or_fence_is_not_as_the_targets_keeps_a_migration_from_its_end() {
+    let project = Project::new(CRM);
+    project.done(None, PREPARE).await;
+    cut_over(&project, "rest", select(Selection::Remainder {})).await;
+    let turns = "select sum(turn)::int8 from godwit.fencing_token";
+    let before = project.number(Side::Target, turns).await;
+    for (breaks, repairs, code, object) in [
+        (
+            "update godwit.ownership set owner = 'Source', epoch = 0 where entry = 16",
+            "update godwit.ownership set owner = 'Target', epoch = 2 where entry = 16",
+            "StillOnSource",
+            "rest",
+        ),
+        (
+            "update godwit.ownership set epoch = 4 where entry in (0, 1)",
+            "update godwit.ownership set epoch = 2 where entry in (0, 1)",
+            "LedgersDisagree",
+            "unassigned, reference",
+        ),
+        (
+            "alter table deal disable trigger \"~godwit_fence_row\"",
+            "alter table deal enable always trigger \"~godwit_fence_row\"",
+            "FenceDown",
+            "public.deal",
+        ),
+    ] {
+        project.pair.psql(Side::Source, breaks);
+        let (exit, report) = project.run(None, Task::Finalize {}).await;
+        assert_eq!(exit, godwit::contract::exit::DATA_DIFFERS, "{report:?}");
+        let found: Vec<_> = report.findings.iter().map(|f| (f.code.as_str(), f.object.as_str())).collect();
+        assert_eq!(found, [(code, object)]);
+        project.pair.psql(Side::Source, repairs);
+    }
+    assert_eq!(project.number(Side::Target, turns).await, before);
+    project.done(None, Task::Finalize {}).await;
+    for side in [Side::Source, Side::Target] {
+        assert_eq!(traces(&project, side).await, 0);
+    }
+}
+
+#[tokio::test]
 async fn deletion_leaves_another_migrations_ledger_alone() {
     let project = Project::new(CRM);
     project.done(None, PREPARE).await;

@@ -303,6 +303,16 @@ async fn a_ledger_that_was_set_back_stops_every_step() {
 }
 
 #[tokio::test]
+async fn a_source_that_was_set_back_is_told_of_and_not_tried_again() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    world.run("canary", 3, cutover()).await.passed();
+    world.source("update godwit.ownership set owner = 'Source', epoch = 0 where entry = 16");
+    world.run("canary", 4, Task::Freeze {}).await.refused("LedgersDisagree");
+}
+
+#[tokio::test]
 async fn rows_that_others_on_the_target_refer_to_stay_until_the_links_are_gone() {
     let world = World::new().await;
     world.select(16, "canary", CANARY);
