@@ -306,6 +306,41 @@ async fn a_source_whose_ledger_or_fence_is_not_as_the_targets_keeps_a_migration_
 }
 
 #[tokio::test]
+async fn rows_that_lose_their_customer_on_the_way_keep_the_remainder_on_the_source() {
+    let schema = "create table account (id bigint primary key, name text);
+         create table ticket (id bigint primary key, account_id bigint references account on delete set null, title text);
+         insert into account select i, 'a' || i from generate_series(1, 4) i;
+         insert into ticket select i, 1 + i % 4, 't' || i from generate_series(1, 40) i;";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let project = Project::with(schema, dataset);
+    project.done(None, PREPARE).await;
+    copy(&project, "rest", select(Selection::Remainder {})).await;
+    project.pair.psql(Side::Source, "delete from account where id = 2");
+    for task in [Task::Validate { checks: vec![] }, Task::Cutover { checks: vec![] }] {
+        let (code, report) = project.run(Some("rest"), task).await;
+        assert_eq!((code, report.owner), (exit::DATA_DIFFERS, Some(Owner::Source)), "{report:?}");
+        let found: Vec<_> = report.findings.iter().map(|f| (f.code.as_str(), f.object.as_str())).collect();
+        assert_eq!(found, [("UnownedRows", "public.ticket")]);
+    }
+    project.pair.psql(Side::Source, "update ticket set account_id = 1 where account_id is null");
+    // One whose writer has not ended when Cutover looks first: it waits for that writer, and looks again.
+    let writing = project.session(Side::Source).await;
+    writing.batch_execute("begin; update public.ticket set account_id = null where id = 4").await.unwrap();
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        writing.batch_execute("commit").await.unwrap();
+    };
+    let ((code, report), ()) = futures::join!(project.run(Some("rest"), Task::Cutover { checks: vec![] }), commit);
+    assert_eq!((code, report.owner), (exit::DATA_DIFFERS, Some(Owner::Source)), "{report:?}");
+    assert_eq!(report.findings[0].code, "UnownedRows");
+    let source = project.pair.application(Side::Source, "postgres").await;
+    source.batch_execute("update ticket set account_id = 3 where account_id is null").await.unwrap();
+    let report = project.done(Some("rest"), Task::Cutover { checks: vec![] }).await;
+    assert_eq!(report.owner, Some(Owner::Target));
+    assert_eq!(project.number(Side::Target, "select count(*) from public.ticket").await, 40);
+}
+
+#[tokio::test]
 async fn deletion_leaves_another_migrations_ledger_alone() {
     let project = Project::new(CRM);
     project.done(None, PREPARE).await;
