@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio_postgres::Transaction;
+use tokio_postgres::{GenericClient, Transaction};
 
 use super::cohort::{Cohort, RestoreState, Sides};
 use super::reporting::{blocker, milliseconds, signed};
@@ -24,7 +24,11 @@ use crate::worker::postgres::{closure, ledger};
 use crate::worker::storage::{Storage, Stored};
 use crate::worker::{Error, Job};
 
-/// What the target wrote in one table since cutover.
+/// The part under which Return records on the source what it set aside there.
+const SOURCE_ASIDE_PART: &str = "source-set-aside";
+const SOURCE_ASIDE: &str = "the record of what was set aside of the source";
+
+/// What the target wrote in one table since cutover, or a stranger on the source.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetAside {
@@ -32,7 +36,7 @@ pub struct SetAside {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
-    /// Rows inserted and rows updated as they are on the target, keys of rows deleted; COPY files.
+    /// Rows inserted and rows updated as they are on that side, keys of rows deleted; COPY files.
     pub files: BTreeMap<String, Stored>,
 }
 
@@ -59,10 +63,11 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     manifest.verify(&storage).await?;
     let aside = set_aside(&cohort, &mut sides, (&manifest, &storage)).await?;
     let restored = restore(&cohort, &mut sides, (&manifest, &storage)).await?;
+    let of_source = recorded_of_source(&cohort, &*sides.source).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
-    tell(&mut report, &aside);
+    tell(&mut report, &aside, &of_source);
     report.counts.insert("tablesRestored".into(), restored);
-    let stored = store_manifest(&cohort, (&state, &storage), &aside).await?;
+    let stored = store_manifest(&cohort, (&state, &storage), (&aside, &of_source)).await?;
     report.evidence_uri = Some(stored.path);
     report.digest = Some(stored.digest);
     report.timings.insert("return".into(), milliseconds(started));
@@ -96,18 +101,28 @@ async fn set_aside(
 ) -> Result<Vec<SetAside>, Error> {
     let target = snapshot::of(&mut sides.target).await?;
     let copy = Origin::of_entry(&target, &cohort.scope, cohort.entry).await?;
-    let mut compared = Compared { original: manifest.origin(storage), copy };
+    let compared = Compared { original: manifest.origin(storage), copy };
+    let folder = format!("set-aside/{}/{}", cohort.subject(), cohort.job.input.attempt);
+    export(cohort, compared, (&target, &portions(cohort, manifest)), (storage, &folder)).await
+}
+
+/// What a side has else than the restore point, table by table.
+async fn export(
+    cohort: &Cohort<'_>,
+    mut compared: Compared<'_>,
+    (side, portions): (&Transaction<'_>, &[Portion<'_>]),
+    (storage, folder): (&Storage, &str),
+) -> Result<Vec<SetAside>, Error> {
     let mut aside = Vec::new();
-    for (number, portion) in portions(cohort, manifest).iter().enumerate() {
+    for (number, portion) in portions.iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
         cohort.job.progress.advance(digests.1.total().rows);
         if digests.0.agrees_with(&digests.1) {
             continue;
         }
-        let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
-        let folder = format!("set-aside/{}/{}", cohort.subject(), cohort.job.input.attempt);
-        let files = Export { transaction: &target, storage, keys: &keys, folder: &folder, number };
+        let keys = KeyTable::create(side, portion.table, portion.shape, number).await?;
+        let counts = compared.note(portion, &digests, &[(side, &keys)]).await?;
+        let files = Export { transaction: side, storage, keys: &keys, folder, number };
         aside.push(files.write(counts).await?);
     }
     Ok(aside)
@@ -186,7 +201,9 @@ async fn restore(
     }
     let own = ledger::ownership(&*sides.source, cohort.entry).await?;
     let shared = ledger::ownership(&*sides.source, entry::REFERENCE).await?;
-    let landing = Landing::begin(&mut sides.source, &sides.source_token).await?;
+    // In one snapshot: what is set aside and what goes are the same rows.
+    let landing = Landing::begin_in_snapshot(&mut sides.source, &sides.source_token).await?;
+    set_aside_of_source(cohort, (&landing, &changed), (manifest, storage)).await?;
     let pass = async |portion: &Portion<'_>| {
         let is_owned = cohort.scope.owned_table(&portion.table.name).is_some();
         landing.pass(if is_owned { &own } else { &shared }).await
@@ -212,7 +229,31 @@ async fn restore(
     Ok(i64::try_from(changed.len()).unwrap_or(i64::MAX))
 }
 
-fn tell(report: &mut Report, aside: &[SetAside]) {
+/// Somebody wrote past the fence, and what the restore point does not have is about to go. Recorded with the restoration: an attempt
+/// that comes after it finds nothing to restore.
+async fn set_aside_of_source(
+    cohort: &Cohort<'_>,
+    (landing, changed): (&Landing<'_>, &[Portion<'_>]),
+    (manifest, storage): (&Manifest, &Storage),
+) -> Result<(), Error> {
+    let mut aside = recorded_of_source(cohort, &**landing).await?;
+    let compared = Compared { original: manifest.origin(storage), copy: Origin::Database(landing) };
+    let folder = format!("set-aside/{}/{}/source", cohort.subject(), cohort.job.input.attempt);
+    aside.extend(export(cohort, compared, (landing, changed), (storage, &folder)).await?);
+    let state = serde_json::to_value(&aside).map_err(|source| Error::Json { what: SOURCE_ASIDE, source })?;
+    ledger::set_checkpoint(&**landing, (cohort.subject(), "return", SOURCE_ASIDE_PART), &state).await
+}
+
+async fn recorded_of_source(cohort: &Cohort<'_>, source: &impl GenericClient) -> Result<Vec<SetAside>, Error> {
+    match ledger::checkpoint(source, (cohort.subject(), "return", SOURCE_ASIDE_PART)).await? {
+        Some(state) => serde_json::from_value(state).map_err(|source| Error::Json { what: SOURCE_ASIDE, source }),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn tell(report: &mut Report, aside: &[SetAside], of_source: &[SetAside]) {
+    let total = of_source.iter().map(|table| table.inserted + table.updated + table.deleted).sum::<u64>();
+    report.counts.insert("sourceSetAside".into(), signed(total));
     let sum = |count: fn(&SetAside) -> u64| signed(aside.iter().map(count).sum::<u64>());
     for (name, count) in [
         ("setAsideInserted", sum(|table| table.inserted)),
@@ -227,13 +268,14 @@ fn tell(report: &mut Report, aside: &[SetAside]) {
 async fn store_manifest(
     cohort: &Cohort<'_>,
     (state, storage): (&RestoreState, &Storage),
-    aside: &[SetAside],
+    (aside, of_source): (&[SetAside], &[SetAside]),
 ) -> Result<Stored, Error> {
     let manifest = json!({
         "v": 1,
         "cohort": cohort.subject(),
         "since": state.manifest,
         "tables": aside,
+        "source": of_source,
     });
     let path = format!("set-aside/{}/{}/manifest.json", cohort.subject(), cohort.job.input.attempt);
     let bytes = serde_json::to_vec_pretty(&manifest)
