@@ -1,7 +1,7 @@
 //! Measurements: a user's query, and the integrity of a cohort's rows.
 
 use godwit::contract::{
-    Owner, ReportResult, SOURCE_URI_ENV, STEP_ENV, Severity, Side, TARGET_URI_ENV, TERMINATION_PATH_ENV,
+    Owner, QueryPair, ReportResult, SOURCE_URI_ENV, STEP_ENV, Severity, Side, TARGET_URI_ENV, TERMINATION_PATH_ENV,
     Task, exit,
 };
 
@@ -126,4 +126,33 @@ async fn what_a_users_function_tells_of_a_row_is_not_in_the_workers_log() {
         let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(!printed.contains("hush"), "{query} with {filter}: {printed}");
     }
+}
+
+#[tokio::test]
+async fn a_check_of_a_cohort_knows_its_entry_as_a_pair_does() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    let report = measure(&world, "select current_setting('godwit.entry')").await.passed();
+    assert_eq!(report.values, [16.0]);
+}
+
+#[tokio::test]
+async fn a_pair_that_writes_is_told_to_read_and_the_cohort_stays_with_the_source() {
+    let world = World::new().await;
+    world.source("create function renames() returns int language sql as 'update public.account set name = ''hacked'' returning 1'");
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    let pair = QueryPair {
+        name: "renaming".into(),
+        source: "select public.renames()".into(),
+        target: "select 1".into(),
+        tolerance: "0".into(),
+    };
+    for (attempt, task) in
+        [(3, Task::Validate { checks: vec![pair.clone()] }), (4, Task::Cutover { checks: vec![pair.clone()] })]
+    {
+        let report = world.run("canary", attempt, task).await.refused("CheckWrites");
+        assert_eq!((report.owner, report.findings[0].object.as_str()), (Some(Owner::Source), "renaming"));
+    }
+    assert_eq!(world.number(Side::Source, "select count(*) from account where name = 'hacked'"), 0);
 }
