@@ -36,6 +36,9 @@ pub struct SetAside {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
+    /// Of the source: how many of the deleted are there under another customer, or under none.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// Rows inserted and rows updated as they are on that side, keys of rows deleted; COPY files.
     pub files: BTreeMap<String, Stored>,
 }
@@ -103,14 +106,14 @@ async fn set_aside(
     let copy = Origin::of_entry(&target, &cohort.scope, cohort.entry).await?;
     let compared = Compared { original: manifest.origin(storage), copy };
     let folder = format!("set-aside/{}/{}", cohort.subject(), cohort.job.input.attempt);
-    export(cohort, compared, (&target, &portions(cohort, manifest)), (storage, &folder)).await
+    export(cohort, compared, (Side::Target, &target, &portions(cohort, manifest)), (storage, &folder)).await
 }
 
 /// What a side has else than the restore point, table by table.
 async fn export(
     cohort: &Cohort<'_>,
     mut compared: Compared<'_>,
-    (side, portions): (&Transaction<'_>, &[Portion<'_>]),
+    (at, side, portions): (Side, &Transaction<'_>, &[Portion<'_>]),
     (storage, folder): (&Storage, &str),
 ) -> Result<Vec<SetAside>, Error> {
     let mut aside = Vec::new();
@@ -123,7 +126,11 @@ async fn export(
         let keys = KeyTable::create(side, portion.table, portion.shape, number).await?;
         let counts = compared.note(portion, &digests, &[(side, &keys)]).await?;
         let files = Export { transaction: side, storage, keys: &keys, folder, number };
-        aside.push(files.write(counts).await?);
+        let mut table = files.write(counts).await?;
+        if at == Side::Source {
+            files.write_elsewhere(&mut table).await?;
+        }
+        aside.push(table);
     }
     Ok(aside)
 }
@@ -144,6 +151,7 @@ impl Export<'_> {
             inserted: counts.extra,
             updated: counts.different,
             deleted: counts.missing,
+            elsewhere: 0,
             files: BTreeMap::new(),
         };
         let shape = self.keys.shape();
@@ -154,14 +162,32 @@ impl Export<'_> {
             ("deleted", counts.missing, self.keys.select_keys(&[Class::Missing]), only_keys),
         ] {
             if rows > 0 {
-                let file = self.file(name, &select, (shape, rows)).await?;
+                let (file, written) = self.file(name, &select, shape).await?;
+                if written != rows {
+                    return Err(Error::RowsLost { table: aside.table, sent: rows, landed: written });
+                }
                 aside.files.insert(name.into(), file);
             }
         }
         Ok(aside)
     }
 
-    async fn file(&self, name: &str, select: &str, (shape, expected): (Shape, u64)) -> Result<Stored, Error> {
+    /// Rows that have a missing row's key and hang on another customer, or on none: the missing row takes their place.
+    async fn write_elsewhere(&self, aside: &mut SetAside) -> Result<(), Error> {
+        if aside.deleted == 0 {
+            return Ok(());
+        }
+        let select = self.keys.select_rows(&[Class::Missing]);
+        let (file, written) = self.file("elsewhere", &select, self.keys.shape()).await?;
+        if written > 0 {
+            aside.elsewhere = written;
+            aside.files.insert("elsewhere".into(), file);
+        }
+        Ok(())
+    }
+
+    /// The file, and how many rows it has.
+    async fn file(&self, name: &str, select: &str, shape: Shape) -> Result<(Stored, u64), Error> {
         let path = file_path(self.folder, self.number, &format!("{name}.copy"));
         let mut writer = self.storage.writer(&path, 0)?;
         let table = self.keys.table().name.to_string();
@@ -172,10 +198,7 @@ impl Export<'_> {
             Ok(())
         })
         .await?;
-        if written != expected {
-            return Err(Error::RowsLost { table, sent: expected, landed: written });
-        }
-        Ok(writer.finish().await?)
+        Ok((writer.finish().await?, written))
     }
 }
 
@@ -239,7 +262,7 @@ async fn set_aside_of_source(
     let mut aside = recorded_of_source(cohort, &**landing).await?;
     let compared = Compared { original: manifest.origin(storage), copy: Origin::Database(landing) };
     let folder = format!("set-aside/{}/{}/source", cohort.subject(), cohort.job.input.attempt);
-    aside.extend(export(cohort, compared, (landing, changed), (storage, &folder)).await?);
+    aside.extend(export(cohort, compared, (Side::Source, landing, changed), (storage, &folder)).await?);
     let state = serde_json::to_value(&aside).map_err(|source| Error::Json { what: SOURCE_ASIDE, source })?;
     ledger::set_checkpoint(&**landing, (cohort.subject(), "return", SOURCE_ASIDE_PART), &state).await
 }
