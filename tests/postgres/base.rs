@@ -64,10 +64,27 @@ async fn a_session_pins_what_changes_the_look_of_rows() {
         ("idle_in_transaction_session_timeout", "0"),
         ("lock_timeout", "5s"),
         ("work_mem", "64MB"),
+        ("client_min_messages", "error"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "120000"),
+        ("client_connection_check_interval", "10s"),
     ] {
         let row = session.query_one("select current_setting($1)", &[&name]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0), value, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_session_over_a_unix_socket_opens_though_it_has_nothing_to_keep_alive() {
+    let pair = Pair::new("");
+    let server = pair.server(Side::Source);
+    let folder = server.socket_directory().display().to_string().replace('/', "%2F");
+    let uri = format!("postgresql://postgres@{folder}:{}/{}?sslmode=disable", server.port, pair.database);
+    let session = connect(&uri, Purpose::new(Side::Source, "test")).await.unwrap();
+    let row = session.query_one("select current_setting('tcp_keepalives_idle')", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "0");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Measurements: a user's query, and the integrity of a cohort's rows.
 
-use godwit::contract::{Owner, ReportResult, Severity, Side, Task, exit};
+use godwit::contract::{
+    Owner, QueryPair, ReportResult, SOURCE_URI_ENV, STEP_ENV, Severity, Side, TARGET_URI_ENV, TERMINATION_PATH_ENV,
+    Task, exit,
+};
 
 use crate::moving::{CANARY, Done, World};
 
@@ -95,4 +98,61 @@ async fn the_integrity_of_a_cohort_is_measured_on_the_side_that_owns_it() {
     world.target("update godwit.ownership set owner = 'None' where entry = 16");
     let switching = world.run("canary", 1, Task::IntegrityCheck {}).await;
     assert_eq!(switching.code, exit::TRY_AGAIN);
+}
+
+#[tokio::test]
+async fn what_a_users_function_tells_of_a_row_is_not_in_the_workers_log() {
+    let world = World::new().await;
+    let body = "returns int language plpgsql as $$ begin raise warning 'hush %', (select name from public.account where id = 10); return 1; end $$";
+    world.source(&format!(
+        "create function tells() {body}; create function insists() {body} set client_min_messages = debug"
+    ));
+    for (query, filter) in
+        [("select public.tells()", "info"), ("select public.insists()", "info"), ("select public.insists()", "debug")]
+    {
+        let task = Task::SqlCheck { side: Side::Source, query: query.into(), timeout_seconds: 1 };
+        let settings = world.settings("canary", 1, task);
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_godwit"))
+            .args(["worker", settings.input.task.name()])
+            .env_clear()
+            .env(STEP_ENV, serde_json::to_string(&settings.input).unwrap())
+            .env(SOURCE_URI_ENV, settings.source_uri.unwrap())
+            .env(TARGET_URI_ENV, settings.target_uri.unwrap())
+            .env(TERMINATION_PATH_ENV, &settings.termination_path)
+            .env("RUST_LOG", filter)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(!printed.contains("hush"), "{query} with {filter}: {printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_of_a_cohort_knows_its_entry_as_a_pair_does() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    let report = measure(&world, "select current_setting('godwit.entry')").await.passed();
+    assert_eq!(report.values, [16.0]);
+}
+
+#[tokio::test]
+async fn a_pair_that_writes_is_told_to_read_and_the_cohort_stays_with_the_source() {
+    let world = World::new().await;
+    world.source("create function renames() returns int language sql as 'update public.account set name = ''hacked'' returning 1'");
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    let pair = QueryPair {
+        name: "renaming".into(),
+        source: "select public.renames()".into(),
+        target: "select 1".into(),
+        tolerance: "0".into(),
+    };
+    for (attempt, task) in
+        [(3, Task::Validate { checks: vec![pair.clone()] }), (4, Task::Cutover { checks: vec![pair.clone()] })]
+    {
+        let report = world.run("canary", attempt, task).await.refused("CheckWrites");
+        assert_eq!((report.owner, report.findings[0].object.as_str()), (Some(Owner::Source), "renaming"));
+    }
+    assert_eq!(world.number(Side::Source, "select count(*) from account where name = 'hacked'"), 0);
 }

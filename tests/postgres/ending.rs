@@ -1,6 +1,6 @@
 //! Whole migrations to their three ends: finalised, reset, deleted.
 
-use godwit::contract::{KeyStrategy, Owner, Selection, Side, Task, exit};
+use godwit::contract::{Dataset, KeyStrategy, Owner, Selection, Side, Task, exit};
 
 use crate::base::CRM;
 use crate::job::Project;
@@ -194,6 +194,150 @@ async fn deletion_cleans_up_whatever_is_there_and_touches_no_row() {
         assert_eq!(traces(&project, side).await, 0);
     }
     project.done(None, Task::Cleanup {}).await;
+}
+
+#[tokio::test]
+async fn rows_whose_key_is_of_an_extensions_type_come_back() {
+    let schema = "create schema lib; create extension ltree schema lib;
+         create table account (id bigint primary key, name text);
+         create table folder (path lib.ltree primary key, account_id bigint not null references account, title text);
+         insert into account select i, 'a' || i from generate_series(1, 4) i;
+         insert into folder select ('top.f' || i)::lib.ltree, 1 + i % 4, 't' || i from generate_series(1, 40) i;";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let project = Project::with(schema, dataset);
+    project.done(None, PREPARE).await;
+    let folders = "select count(*) from public.folder";
+    copy(&project, "canary", condition("id = 2")).await;
+    assert_eq!(project.done(Some("canary"), Task::Discard {}).await.counts["rowsRemoved"], 11);
+    cut_over(&project, "canary", condition("id = 2")).await;
+    project.done(Some("canary"), Task::Freeze {}).await;
+    project.pair.psql(
+        Side::Source,
+        "set session_replication_role = replica; set godwit.pass = '16:3'; update folder set title = 'x' where account_id = 2",
+    );
+    let returned = project.done(Some("canary"), Task::Return {}).await;
+    assert_eq!(returned.counts["tablesRestored"], 1);
+    for task in [Task::Verify {}, Task::Reopen {}] {
+        project.done(Some("canary"), task).await;
+    }
+    assert_eq!(project.number(Side::Source, folders).await, 40);
+    assert_eq!(project.number(Side::Target, folders).await, 0);
+}
+
+#[tokio::test]
+async fn a_reset_keeps_a_created_table_that_the_targets_own_customers_were_written_to() {
+    let mut project = Project::new(
+        &CRM.replace("amount numeric(12,2)", "amount numeric(12,2), currency text references unit").replacen(
+            "create table currency",
+            "create table unit (code text primary key); insert into unit values ('EUR'); create table currency",
+            1,
+        ),
+    );
+    project.dataset.keys = KeyStrategy::Parity;
+    project.pair.psql(
+        Side::Target,
+        "create table currency (code text primary key, name text not null);
+         create table account (id bigserial primary key, parent_id bigint references account, name text not null, currency text references currency);
+         insert into account (id, name) values (900001, 'native'); select setval('account_id_seq', 900001)",
+    );
+    project.done(None, PREPARE).await;
+    copy(&project, "canary", condition("id = 20")).await;
+    let target = project.pair.application(Side::Target, "postgres").await;
+    target.batch_execute("insert into deal (account_id, amount) values (900001, 7)").await.unwrap();
+    project.done(Some("canary"), Task::Discard {}).await;
+    // One who writes while the tables are looked at is waited for; then nothing goes before they were looked at again.
+    target.batch_execute("begin; insert into contact (id, account_id) values (900003, 900001)").await.unwrap();
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        target.batch_execute("commit").await.unwrap();
+    };
+    let ((code, _), ()) = futures::join!(project.run(None, Task::Reset {}), commit);
+    assert_eq!(code, exit::TRY_AGAIN);
+    let report = project.done(None, Task::Reset {}).await;
+    assert_eq!(report.counts["tablesDropped"], 2);
+    let kept: Vec<_> = report.findings.iter().filter(|f| f.code == "TableKept").map(|f| f.object.as_str()).collect();
+    assert_eq!(kept, ["public.contact", "public.deal", "public.unit"]);
+    let deals = "select count(*) from public.deal where account_id = 900001 and amount = 7";
+    assert_eq!(project.number(Side::Target, deals).await, 1);
+    let draw = "select nextval('public.deal_id_seq')";
+    assert_eq!(project.number(Side::Target, draw).await + 1, project.number(Side::Target, draw).await);
+    assert_eq!(traces(&project, Side::Target).await, 0);
+}
+
+#[tokio::test]
+async fn a_source_whose_ledger_or_fence_is_not_as_the_targets_keeps_a_migration_from_its_end() {
+    let project = Project::new(CRM);
+    project.done(None, PREPARE).await;
+    cut_over(&project, "rest", select(Selection::Remainder {})).await;
+    let turns = "select sum(turn)::int8 from godwit.fencing_token";
+    let before = project.number(Side::Target, turns).await;
+    for (breaks, repairs, code, object) in [
+        (
+            "update godwit.ownership set owner = 'Source', epoch = 0 where entry = 16",
+            "update godwit.ownership set owner = 'Target', epoch = 2 where entry = 16",
+            "StillOnSource",
+            "rest",
+        ),
+        (
+            "update godwit.ownership set epoch = 4 where entry in (0, 1)",
+            "update godwit.ownership set epoch = 2 where entry in (0, 1)",
+            "LedgersDisagree",
+            "unassigned, reference",
+        ),
+        (
+            "alter table deal disable trigger \"~godwit_fence_row\"",
+            "alter table deal enable always trigger \"~godwit_fence_row\"",
+            "FenceDown",
+            "public.deal",
+        ),
+    ] {
+        project.pair.psql(Side::Source, breaks);
+        let (exit, report) = project.run(None, Task::Finalize {}).await;
+        assert_eq!(exit, godwit::contract::exit::DATA_DIFFERS, "{report:?}");
+        let found: Vec<_> = report.findings.iter().map(|f| (f.code.as_str(), f.object.as_str())).collect();
+        assert_eq!(found, [(code, object)]);
+        project.pair.psql(Side::Source, repairs);
+    }
+    assert_eq!(project.number(Side::Target, turns).await, before);
+    project.done(None, Task::Finalize {}).await;
+    for side in [Side::Source, Side::Target] {
+        assert_eq!(traces(&project, side).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_lose_their_customer_on_the_way_keep_the_remainder_on_the_source() {
+    let schema = "create table account (id bigint primary key, name text);
+         create table ticket (id bigint primary key, account_id bigint references account on delete set null, title text);
+         insert into account select i, 'a' || i from generate_series(1, 4) i;
+         insert into ticket select i, 1 + i % 4, 't' || i from generate_series(1, 40) i;";
+    let dataset = Dataset { root_table: "public.account".into(), root_key: "id".into(), ..Dataset::default() };
+    let project = Project::with(schema, dataset);
+    project.done(None, PREPARE).await;
+    copy(&project, "rest", select(Selection::Remainder {})).await;
+    project.pair.psql(Side::Source, "delete from account where id = 2");
+    for task in [Task::Validate { checks: vec![] }, Task::Cutover { checks: vec![] }] {
+        let (code, report) = project.run(Some("rest"), task).await;
+        assert_eq!((code, report.owner), (exit::DATA_DIFFERS, Some(Owner::Source)), "{report:?}");
+        let found: Vec<_> = report.findings.iter().map(|f| (f.code.as_str(), f.object.as_str())).collect();
+        assert_eq!(found, [("UnownedRows", "public.ticket")]);
+    }
+    project.pair.psql(Side::Source, "update ticket set account_id = 1 where account_id is null");
+    // One whose writer has not ended when Cutover looks first: it waits for that writer, and looks again.
+    let writing = project.session(Side::Source).await;
+    writing.batch_execute("begin; update public.ticket set account_id = null where id = 4").await.unwrap();
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        writing.batch_execute("commit").await.unwrap();
+    };
+    let ((code, report), ()) = futures::join!(project.run(Some("rest"), Task::Cutover { checks: vec![] }), commit);
+    assert_eq!((code, report.owner), (exit::DATA_DIFFERS, Some(Owner::Source)), "{report:?}");
+    assert_eq!(report.findings[0].code, "UnownedRows");
+    let source = project.pair.application(Side::Source, "postgres").await;
+    source.batch_execute("update ticket set account_id = 3 where account_id is null").await.unwrap();
+    let report = project.done(Some("rest"), Task::Cutover { checks: vec![] }).await;
+    assert_eq!(report.owner, Some(Owner::Target));
+    assert_eq!(project.number(Side::Target, "select count(*) from public.ticket").await, 40);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use godwit::contract::{Owner, QueryPair, Side, Task, exit};
 use godwit::worker::postgres::landing::Landing;
 use godwit::worker::postgres::token;
 
-use crate::moving::{CANARY, World, cutover, finish, validate};
+use crate::moving::{CANARY, OWNED, World, cutover, finish, validate};
 use crate::proxy::{Cut, Proxy};
 
 #[tokio::test]
@@ -319,12 +319,33 @@ async fn a_source_that_was_changed_behind_the_fence_is_restored_and_verified() {
     world.copied("canary").await;
     world.run("canary", 3, cutover()).await.passed();
     let before = world.everything(Side::Source);
+    let of_cohort = || world.rows(Side::Source, &format!("a.id in ({CANARY})"));
+    let cohort = of_cohort();
     let stranger = "set session_replication_role = replica; set godwit.pass = '16:3';";
     world.run("canary", 4, Task::Freeze {}).await.passed();
-    world.source(&format!("{stranger} delete from activity where contact_id in (select id from contact where account_id = 10); update deal set amount = 0 where account_id = 20"));
+    world.source(&format!("{stranger} delete from activity where contact_id in (select id from contact where account_id = 10); update deal set amount = 0 where account_id = 20; update contact set account_id = 30, nickname = 'elsewhere' where id = (select min(id) from contact where account_id = 21)"));
     world.run("canary", 5, Task::Verify {}).await.refused("RowsDiffer");
+    let found = of_cohort();
+    let gone = |table: &str| cohort[table].len() - found[table].len();
+    let deals = world.number(Side::Source, "select count(*) from deal where account_id = 20");
+    world.source(&format!("{stranger} insert into note values (900008, (select min(v.id) from activity v join contact c on c.id = v.contact_id where c.account_id = 20), 'only here')"));
     let returned = world.run("canary", 6, Task::Return {}).await.passed();
-    assert_eq!(returned.counts["tablesRestored"], 3);
+    assert_eq!(returned.counts["tablesRestored"], 4);
+    // What goes from the source is set aside as well: rows as they were there, keys of those that were missing.
+    assert_eq!(returned.counts["setAside"], 0);
+    assert_eq!(returned.counts["sourceSetAside"], OWNED.into_iter().map(gone).sum::<usize>() as i64 + deals + 1);
+    let manifest: serde_json::Value =
+        serde_json::from_str(&world.file(returned.evidence_uri.as_deref().unwrap())).unwrap();
+    let aside = manifest["source"].as_array().unwrap();
+    assert_eq!(aside.len(), 4);
+    let of = |table: &str| aside.iter().find(|it| it["table"] == table).unwrap();
+    let inserted = world.bytes(of("public.note")["files"]["inserted"]["path"].as_str().unwrap());
+    assert!(String::from_utf8_lossy(&inserted).contains("only here"));
+    assert_eq!(of("public.deal")["updated"], deals);
+    let moved = world.bytes(of("public.contact")["files"]["elsewhere"]["path"].as_str().unwrap());
+    assert!(String::from_utf8_lossy(&moved).contains("elsewhere"));
+    assert_eq!(of("public.contact")["elsewhere"], 1);
+    assert_eq!(of("public.activity")["deleted"], gone("activity"));
     assert_eq!(world.everything(Side::Source), before);
     world.run("canary", 7, Task::Verify {}).await.passed();
     world.source(&format!("{stranger} insert into note values (900009, (select min(v.id) from activity v join contact c on c.id = v.contact_id where c.account_id = 10), 'x')"));
@@ -355,6 +376,16 @@ async fn a_ledger_that_was_set_back_stops_every_step() {
     let mut settings = world.settings("canary", 1, Task::Copy {});
     settings.input.epoch = 3;
     finish(settings).await.refused("LedgerBehind");
+}
+
+#[tokio::test]
+async fn a_source_that_was_set_back_is_told_of_and_not_tried_again() {
+    let world = World::new().await;
+    world.select(16, "canary", CANARY);
+    world.copied("canary").await;
+    world.run("canary", 3, cutover()).await.passed();
+    world.source("update godwit.ownership set owner = 'Source', epoch = 0 where entry = 16");
+    world.run("canary", 4, Task::Freeze {}).await.refused("LedgersDisagree");
 }
 
 #[tokio::test]

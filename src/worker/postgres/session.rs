@@ -2,6 +2,7 @@
 //! Opened through `Job::source` and `Job::target`; tests open them directly.
 //! Must not hand out a connection through a transaction-pooling proxy: locks and settings would be someone else's.
 
+use std::fmt::Write;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -22,8 +23,16 @@ const LOCK_TIMEOUT: &str = "5s";
 
 /// How long a server may take to let us in, unless the URI has a `connect_timeout`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A quiet connection is asked for a sign of life after this: a server that vanished is noticed in a minute, not in two hours.
+/// A quiet connection is asked for a sign of life after this: a server that vanished is noticed in minutes, not in two hours.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How a server asks in turn, in seconds: the locks of a worker whose node is gone are not held for two hours either.
+const SERVER_KEEPALIVE: [(&str, &str); 3] =
+    [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
+/// How long what was sent may wait to be taken; without a bound it is sent again for a quarter of an hour. Linux lets this overrule
+/// how often a quiet connection is asked. Two minutes: it also ends a connection whose other end lives but takes nothing, and whoever
+/// reads a stream takes nothing while the stream's writer is held up, by a busy disk for example.
+const UNTAKEN: Duration = Duration::from_secs(120);
 
 /// What a session is for: whose database, what the database's own views show, and whether it may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +146,9 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
     if config.get_keepalives_idle() > KEEPALIVE {
         config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
     }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNTAKEN);
+    }
     let limit = config.get_connect_timeout().copied().unwrap_or(ANSWER_TIMEOUT);
     let failed = |error: tokio_postgres::Error| match tls::failure(&error) {
         Some(reason) => Error::Tls { side, reason },
@@ -159,7 +171,7 @@ async fn open(uri: &str, purpose: Purpose) -> Result<Session, Error> {
         let (client, connection) = connecting.await.map_err(silent)?.map_err(failed)?;
         (client, tokio::spawn(drive(connection)))
     };
-    client.batch_execute(&settings(&purpose)).await.map_err(failed)?;
+    client.batch_execute(&format!("{}; {}", settings(&purpose), keepalive())).await.map_err(failed)?;
     let row = client
         .query_one(
             "select pg_catalog.current_setting('server_version_num')::pg_catalog.int4, pg_catalog.pg_backend_pid()",
@@ -182,18 +194,34 @@ where
 
 /// Scans begin at the beginning, wherever another one is: keys that come in order take two bytes each in a map, others many more.
 /// A cohort's rows are found by hash joins, which spill to disk at the four megabytes that a server grants unless told otherwise.
+/// Notices are text by users' functions, which may quote rows.
 fn settings(purpose: &Purpose) -> String {
     let read_only = if purpose.read_only { "on" } else { "off" };
     format!(
         "set search_path = ''; set row_security = off; set client_encoding = 'UTF8'; set timezone = 'UTC'; \
          set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'; \
          set lc_monetary = 'C'; set xmloption = 'content'; set standard_conforming_strings = on; set synchronous_commit = on; set quote_all_identifiers = off; \
+         set client_min_messages = error; \
          set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{LOCK_TIMEOUT}'; \
          set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off; \
          set default_transaction_read_only = {read_only}; set synchronize_seqscans = off; \
          select pg_catalog.set_config(name, '64MB', false) from pg_catalog.pg_settings where name = 'work_mem' and setting::int8 < 65536; \
          select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in ('idle_session_timeout', 'transaction_timeout')"
     )
+}
+
+/// So that the server notices a client that vanished, while it waits for it and (from 14 on) while it works for it. Over a unix
+/// socket these stay 0; a server on a system that cannot look after its client refuses the last of them.
+fn keepalive() -> String {
+    let mut sql: String = SERVER_KEEPALIVE.iter().map(|(name, value)| format!("set {name} = {value}; ")).collect();
+    let untaken = UNTAKEN.as_millis();
+    let _ = write!(
+        sql,
+        "set tcp_user_timeout = {untaken}; \
+         do $$ begin perform pg_catalog.set_config(name, '10s', false) from pg_catalog.pg_settings where name = 'client_connection_check_interval'; \
+         exception when invalid_parameter_value then null; end $$"
+    );
+    sql
 }
 
 /// Behind a transaction-pooling proxy a second connection meets the first one's server process, or its settings.

@@ -1,5 +1,5 @@
 //! What the rows themselves have against the migration: orphans, rows of no customer, keys on both sides, large groups.
-//! Used by `assess`. Reads the source in one snapshot; counts only.
+//! Used by `assess`, and for the rows of no customer by Validate and Cutover of the remainder. Reads the source in one snapshot; counts only.
 //! Must not write, and must not show a key.
 
 use serde::Serialize;

@@ -4,12 +4,10 @@
 
 use std::time::Instant;
 
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{SimpleQueryMessage, Transaction};
-
-use super::reporting::{blocker, milliseconds, signed};
-use crate::contract::{Owner, Report, ReportResult, Severity, Side, exit};
-use crate::worker::postgres::identifier::quote_literal;
+use super::reporting::{milliseconds, signed};
+use super::user_query::UserQuery;
+use crate::contract::{Identity, Owner, Report, ReportResult, Severity, Side};
+use crate::worker::postgres::session::Session;
 use crate::worker::postgres::{closure, ledger};
 use crate::worker::{Error, Job};
 
@@ -20,19 +18,17 @@ const MAX_VALUES: usize = 100;
 pub async fn sql(job: &Job, side: Side, query: &str, timeout_seconds: u32) -> Result<Report, Error> {
     let started = Instant::now();
     let mut session = job.reader(side).await?;
-    let failed = || Error::database("run the check's query");
-    let transaction = session.build_transaction().read_only(true).start().await.map_err(failed())?;
-    let cohort = job.input.cohort.as_ref().map_or("", |cohort| &cohort.name);
-    let settings = format!(
-        "set local statement_timeout = '{}s'; set local godwit.cohort = {}",
-        // 0 would mean no bound.
-        timeout_seconds.max(1),
-        quote_literal(cohort)
-    );
-    transaction.batch_execute(&settings).await.map_err(failed())?;
-    let texts = first_column(&transaction, query).await.map_err(refused_write)?;
-    // Never committed: whatever the query opened or locked ends here.
-    transaction.rollback().await.map_err(failed())?;
+    let identity = job.input.cohort.as_ref();
+    let query = UserQuery {
+        sql: query,
+        attempted: "run the check's query".into(),
+        object: "spec.checks",
+        cohort: identity.map_or("", |cohort| &cohort.name),
+        entry: entry_of(&session, identity).await?,
+        timeout_seconds,
+        max_rows: MAX_VALUES,
+    };
+    let texts = query.first_column(&mut session).await?;
     let mut report = Report::new(ReportResult::Pass);
     for text in texts.iter().flatten() {
         report.values.push(number(text)?);
@@ -42,31 +38,14 @@ pub async fn sql(job: &Job, side: Side, query: &str, timeout_seconds: u32) -> Re
     Ok(report)
 }
 
-/// A function in the query may try to write, which the server refuses: no repetition makes that better.
-fn refused_write(error: tokio_postgres::Error) -> Error {
-    if error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-        return Error::database("run the check's query")(error);
+/// A gate may ask before Prepare made the ledger, and before Select entered the cohort.
+async fn entry_of(session: &Session, cohort: Option<&Identity>) -> Result<Option<i32>, Error> {
+    match cohort {
+        Some(cohort) if ledger::exists(session).await? => {
+            Ok(ledger::cohort(&**session, cohort).await?.map(|ownership| ownership.entry))
+        }
+        _ => Ok(None),
     }
-    let told = "The check's query writes, by a function that it calls, and a check may only read; ask for the value without that function.";
-    Error::refused(exit::MISCONFIGURED, blocker("CheckWrites", "spec.checks", told))
-}
-
-async fn first_column(
-    transaction: &Transaction<'_>,
-    query: &str,
-) -> Result<Vec<Option<String>>, tokio_postgres::Error> {
-    // Prepared first: the extended protocol takes one statement only, so no COMMIT can follow a semicolon.
-    transaction.prepare(query).await?;
-    let query = query.trim_end().trim_end_matches(';');
-    let bounded = format!("select * from ({query}\n) as answer limit {MAX_VALUES}");
-    let messages = transaction.simple_query(&bounded).await?;
-    Ok(messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.try_get(0).ok().flatten().map(ToOwned::to_owned)),
-            _ => None,
-        })
-        .collect())
 }
 
 /// Not told which text it was: it may be a customer's.

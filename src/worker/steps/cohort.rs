@@ -194,9 +194,14 @@ impl Sides {
         } else {
             (target, &mut self.source, &self.source_token)
         };
-        match ahead.owner {
-            Owner::None => drop(fence::close(session, token, entry).await?),
-            owner => fence::open(session, token, entry, (owner, ahead.epoch)).await?,
+        let followed = match ahead.owner {
+            Owner::None => fence::close(session, token, entry).await.map(drop),
+            owner => fence::open(session, token, entry, (owner, ahead.epoch)).await,
+        };
+        match followed {
+            // More than one step apart: not a change that was lost on its way.
+            Ok(()) | Err(Error::EpochMoved { .. }) => {}
+            Err(error) => return Err(error),
         }
         let settled = ledger::ownership(&**session, entry).await?;
         if (settled.owner, settled.epoch) == (ahead.owner, ahead.epoch) {

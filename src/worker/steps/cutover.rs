@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::cohort::{Cohort, RESTORE_PART, RestoreState, Sides, TOTAL_PART};
 use super::reporting::{milliseconds, signed};
-use super::validate::{expected, refuse};
+use super::validate::{expected, left_behind, refuse};
 use super::{newborn, pairs, references, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Side, exit};
 use crate::worker::postgres::difference::{Bringing, Brought, Extra};
@@ -74,6 +74,7 @@ async fn approach(cohort: &Cohort<'_>, sides: &mut Sides, ownership: &Ownership)
     for (session, catalog) in [(&sides.source, &cohort.source_catalog), (&sides.target, &cohort.target_catalog)] {
         refuse(soundness::fence_down(&**session, (&cohort.scope, catalog), session.side()).await?)?;
     }
+    refuse(left_behind(cohort, sides).await?)?;
     if cohort.remainder {
         newborn::take_in(cohort, sides, Side::Source).await?;
     }
@@ -106,6 +107,8 @@ async fn cross(
     }
     timings.insert("drain", milliseconds(started));
     let started = Instant::now();
+    // Only now that creation is closed can nobody take another row from its customer.
+    refuse(left_behind(cohort, sides).await?)?;
     if cohort.remainder {
         newborn::take_in(cohort, sides, Side::Source).await?;
         references::bring(cohort, sides, Some(&mut restore)).await?;

@@ -5,10 +5,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::contract::{Identity, MAX_REPORT_BYTES, Report};
+use crate::worker::postgres::catalog::read_catalog;
 use crate::worker::postgres::ledger;
+use crate::worker::postgres::model::Scope;
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::{self, Token};
-use crate::worker::postgres::{fence, sequence, split};
+use crate::worker::postgres::{fence, scope, sequence, split};
 use crate::worker::storage::StorageError;
 use crate::worker::{Error, Job};
 
@@ -19,6 +21,17 @@ const ARCHIVED: [&str; 5] = ["migration", "ownership", "checkpoint", "report", "
 pub async fn has_ledger(session: &Session, migration: &Identity) -> Result<bool, Error> {
     ledger::refuse_foreign(session, migration).await?;
     Ok(ledger::owner_of(session).await?.is_some())
+}
+
+/// The scope from the source; when its catalogue changed since, from the target. `None`: the tables are gone.
+pub async fn scope_of_either(job: &Job, source: &Session, target: &Session) -> Result<Option<Scope>, Error> {
+    for session in [source, target] {
+        let catalog = read_catalog(session).await?;
+        if let Ok(scope) = scope::resolve(&job.input.dataset, &catalog) {
+            return Ok(Some(scope));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes the token of the migration, and takes theirs from all cohorts: a pod that still works on one of them writes nothing from

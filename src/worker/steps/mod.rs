@@ -32,6 +32,7 @@ pub mod select;
 mod selection;
 pub mod snapshot;
 mod strays;
+mod user_query;
 pub mod validate;
 pub mod verify;
 pub mod verify_backup;

@@ -2,18 +2,16 @@
 //! Called by Validate and by Cutover inside the pause.
 //! Must not let a user's query write or run for ever; what could not be compared is no pass.
 
-use tokio_postgres::{SimpleQueryMessage, Transaction};
-
 use super::cohort::{Cohort, Sides};
 use super::reporting::blocker;
+use super::user_query::UserQuery;
 use crate::contract::{Finding, QueryPair, Side};
 use crate::worker::Error;
 use crate::worker::error::Fault;
-use crate::worker::postgres::identifier::quote_literal;
 use crate::worker::postgres::session::{Session, side_name};
 
 /// A pair runs inside the pause: whoever waits for it are the customers.
-const TIMEOUT: &str = "30s";
+const TIMEOUT_SECONDS: u32 = 30;
 
 /// Code of the finding for a pair whose numbers do not agree.
 pub const DIFFERS: &str = "CheckDiffers";
@@ -24,10 +22,18 @@ pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]
     for pair in pairs {
         let on_source = (Side::Source, pair.source.as_str());
         let on_target = (Side::Target, pair.target.as_str());
-        let (source, target) = futures::try_join!(
+        let numbers = futures::try_join!(
             number(cohort, &mut sides.source, on_source, &pair.name),
             number(cohort, &mut sides.target, on_target, &pair.name)
-        )?;
+        );
+        let (source, target) = match numbers {
+            // A pair's refusal is told beside the others', and with the cohort's owner.
+            Err(Error::Refused { findings: refused, .. }) => {
+                findings.extend(refused);
+                continue;
+            }
+            numbers => numbers?,
+        };
         let (Some(source), Some(target)) = (source, target) else {
             findings.push(blocker(
                 "CheckWithoutNumber",
@@ -44,38 +50,23 @@ pub async fn compare(cohort: &Cohort<'_>, sides: &mut Sides, pairs: &[QueryPair]
     Ok(findings)
 }
 
-/// The first column of the first row, as text: an exact decimal must not pass through a float.
+/// The first column of the first row.
 async fn number(
     cohort: &Cohort<'_>,
     session: &mut Session,
     (side, query): (Side, &str),
     name: &str,
 ) -> Result<Option<String>, Error> {
-    let attempted = || format!("run the check {name} on the {}", side_name(side));
-    let transaction =
-        session.build_transaction().read_only(true).start().await.map_err(Error::database(attempted()))?;
-    let settings = format!(
-        "set local statement_timeout = '{TIMEOUT}'; set local godwit.cohort = {}; set local godwit.entry = {}",
-        quote_literal(&cohort.identity.name),
-        quote_literal(&cohort.entry.to_string())
-    );
-    transaction.batch_execute(&settings).await.map_err(Error::database(attempted()))?;
-    let answer = first_value(&transaction, query).await.map_err(Error::database(attempted()))?;
-    // Never committed: whatever the query opened or locked ends here.
-    transaction.rollback().await.map_err(Error::database(attempted()))?;
-    Ok(answer)
-}
-
-async fn first_value(transaction: &Transaction<'_>, query: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    // Prepared first: the extended protocol takes one statement only, so no COMMIT can follow a semicolon.
-    transaction.prepare(query).await?;
-    let wrapped = format!("select * from ({}\n) as answer limit 1", query.trim_end().trim_end_matches(';'));
-    for message in transaction.simple_query(&wrapped).await? {
-        if let SimpleQueryMessage::Row(row) = message {
-            return Ok(row.get(0).map(ToOwned::to_owned));
-        }
-    }
-    Ok(None)
+    let query = UserQuery {
+        sql: query,
+        attempted: format!("run the check {name} on the {}", side_name(side)),
+        object: name,
+        cohort: &cohort.identity.name,
+        entry: Some(cohort.entry),
+        timeout_seconds: TIMEOUT_SECONDS,
+        max_rows: 1,
+    };
+    Ok(query.first_column(session).await?.pop().flatten())
 }
 
 async fn agree(session: &Session, (source, target): (&str, &str), pair: &QueryPair) -> Result<bool, Error> {

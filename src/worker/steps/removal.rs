@@ -9,7 +9,6 @@ use super::copy::chunks;
 use super::reporting::{blocker, signed};
 use crate::contract::{Owner, exit};
 use crate::worker::Error;
-use crate::worker::postgres::identifier::quote_identifier;
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Chunks, OwnedTable, entry};
@@ -103,17 +102,15 @@ async fn hold_rows(landing: &Landing<'_>, cohort: &Cohort<'_>, chunk: i32) -> Re
     closure::refuse(&closure::from_others(landing, catalogue, cohort.entry, chunks).await?)
 }
 
-/// The rows are found through their own key: a table can be joined to its customers only as a whole.
+/// The rows are found through their own key: a table can be joined to its customers only as a whole. Not by IN, which knows no
+/// operator of an extension's type.
 fn delete_of_entry(owned: &OwnedTable, entry: i32, chunks: Chunks) -> String {
     let table = &owned.table;
-    let key: Vec<_> = table.primary_key.iter().map(|column| quote_identifier(column)).collect();
-    let prefixed = |prefix: &str| key.iter().map(|column| format!("{prefix}.{column}")).collect::<Vec<_>>().join(", ");
     format!(
-        "delete from {} as gone where ({}) in (select {} {})",
+        "delete from {} as gone where exists (select {} and {})",
         table.name.sql(),
-        prefixed("gone"),
-        prefixed("t"),
-        owned.from_entry(entry, chunks)
+        owned.from_entry(entry, chunks),
+        table.same_key("gone", "t")
     )
 }
 

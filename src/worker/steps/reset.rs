@@ -2,13 +2,15 @@
 //! Tables that Prepare created go, shared rows that it copied go, sequences return, then fences and ledgers.
 //! Must not run while a customer lives on the target because of us, and must not take a row that was the target's own.
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::time::Instant;
 
 use futures::try_join;
 
 use super::ending;
 use super::reporting::{blocker, finding, milliseconds, signed};
-use crate::contract::{Report, ReportResult, Severity, exit};
+use crate::contract::{Finding, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::bare;
 use crate::worker::postgres::baseline::{Baseline, sum_of_table};
 use crate::worker::postgres::catalog::read_catalog;
@@ -16,10 +18,10 @@ use crate::worker::postgres::fence;
 use crate::worker::postgres::identifier::{TableName, quote_literal};
 use crate::worker::postgres::landing::Landing;
 use crate::worker::postgres::ledger;
-use crate::worker::postgres::model::{Scope, entry};
+use crate::worker::postgres::model::{Catalog, Scope, entry};
 use crate::worker::postgres::session::Session;
 use crate::worker::postgres::token::Token;
-use crate::worker::postgres::{closure, scope, sequence, split};
+use crate::worker::postgres::{closure, sequence, split};
 use crate::worker::{Error, Job};
 
 pub async fn run(job: &Job) -> Result<Report, Error> {
@@ -87,7 +89,8 @@ async fn reset_target(
     let prepared = |part| (job.subject(), "prepare", part);
     let natives = ledger::checkpoint(&**target, prepared("natives")).await?.is_some();
     let references = ledger::checkpoint(&**target, prepared("references")).await?.is_some();
-    if let Some(scope) = scope_of_either(job, source, target).await? {
+    let mut copies = BTreeSet::new();
+    if let Some(scope) = ending::scope_of_either(job, source, target).await? {
         // Before its own customers were registered, every row was the target's own.
         if natives {
             prove_empty(target, &scope).await?;
@@ -97,21 +100,15 @@ async fn reset_target(
         if references {
             let rows = remove_references((&mut *target, token), (&scope, &baseline), report).await?;
             report.counts.insert("referenceRowsRemoved".into(), signed(rows));
+            copies.extend(scope.reference.iter().map(|reference| reference.table.name.clone()));
         }
         compare(target, (&scope, &baseline), report).await?;
     }
-    let kept: Vec<TableName> = baseline.tables.keys().cloned().collect();
-    let restored = split::undo(target, job.subject(), |transaction, one| {
-        let keep = one.columns().any(|(table, _)| kept.contains(table));
-        Box::pin(async move {
-            if keep {
-                return sequence::restore_target(transaction, one).await;
-            }
-            Ok(())
-        })
-    })
-    .await?;
-    let dropped = drop_created(target, &baseline).await?;
+    // Those of tables that Prepare created, too: such a table may have to stay.
+    let restored =
+        split::undo(target, job.subject(), |transaction, one| Box::pin(sequence::restore_target(transaction, one)))
+            .await?;
+    let dropped = drop_created(target, (&baseline, &copies), report).await?;
     report.counts.insert("sequencesRestored".into(), signed(restored));
     report.counts.insert("tablesDropped".into(), signed(dropped));
     Ok(())
@@ -142,17 +139,6 @@ async fn compare(
     }
     report.counts.insert("tablesAsBefore".into(), same);
     Ok(())
-}
-
-/// The scope from the source; when its catalogue changed since, from the target. `None`: the tables are gone.
-async fn scope_of_either(job: &Job, source: &Session, target: &Session) -> Result<Option<Scope>, Error> {
-    for session in [source, target] {
-        let catalog = read_catalog(session).await?;
-        if let Ok(scope) = scope::resolve(&job.input.dataset, &catalog) {
-            return Ok(Some(scope));
-        }
-    }
-    Ok(None)
 }
 
 /// No row of a cohort may be left: the tables may be dropped, and what stays is the target's own.
@@ -229,19 +215,90 @@ async fn remove_references(
     Ok(removed)
 }
 
-/// In one transaction, so that a second attempt finds all or none.
-async fn drop_created(target: &mut Session, baseline: &Baseline) -> Result<usize, Error> {
-    if baseline.created.is_empty() {
+/// In one transaction, so that a second attempt finds all or none. What the target's own customers wrote into a table made for the
+/// migration's is nowhere else: such a table stays, and so do those that it refers to. `copies` are tables of shared rows, which the
+/// source has.
+async fn drop_created(
+    target: &mut Session,
+    (baseline, copies): (&Baseline, &BTreeSet<TableName>),
+    report: &mut Report,
+) -> Result<usize, Error> {
+    let catalog = read_catalog(target).await?;
+    let there = |name: &&TableName| catalog.tables.contains_key(*name);
+    let written = written_to(target, baseline.created.difference(copies).filter(there)).await?;
+    let kept = with_referenced(&written, (&catalog, &baseline.created));
+    report.findings.extend(kept.iter().map(|name| kept_finding(name, written.contains(name))));
+    let gone: Vec<&TableName> = baseline.created.difference(&kept).collect();
+    if gone.is_empty() {
         return Ok(0);
     }
-    let tables: Vec<String> = baseline.created.iter().map(TableName::sql).collect();
+    let locked: Vec<&TableName> = gone.iter().copied().filter(there).collect();
+    let empty: Vec<&TableName> = locked.iter().copied().filter(|name| !copies.contains(name)).collect();
+    let mut sql = lock_while_empty(&locked, &empty);
     // No CASCADE: what others built on these tables is theirs to remove, and the error names it.
-    let mut sql = format!("drop table if exists {};", tables.join(", "));
+    let _ = write!(sql, "drop table if exists {};", list(&gone));
     for (kind, identity) in baseline.dependencies.iter().rev() {
         sql.push_str(&drop_dependency(kind, identity));
     }
     fence::with_short_locks(target, "the tables that Prepare created", &sql).await?;
-    Ok(baseline.created.len())
+    Ok(gone.len())
+}
+
+fn list(tables: &[&TableName]) -> String {
+    tables.iter().map(|table| table.sql()).collect::<Vec<_>>().join(", ")
+}
+
+async fn written_to(target: &Session, tables: impl Iterator<Item = &TableName>) -> Result<BTreeSet<TableName>, Error> {
+    let mut written = BTreeSet::new();
+    for table in tables {
+        let any = format!("select count(*) from (select from {} limit 1) as row", table.sql());
+        if target.number("look for rows in the tables that Prepare created", &any).await? > 0 {
+            written.insert(table.clone());
+        }
+    }
+    Ok(written)
+}
+
+/// A table that refers to another one cannot stay without it.
+fn with_referenced(
+    written: &BTreeSet<TableName>,
+    (catalog, created): (&Catalog, &BTreeSet<TableName>),
+) -> BTreeSet<TableName> {
+    let mut kept = written.clone();
+    loop {
+        let keys = catalog.foreign_keys.iter().filter(|key| kept.contains(&key.table));
+        let referenced =
+            keys.map(|key| &key.referenced).filter(|name| created.contains(*name) && !kept.contains(*name));
+        let referenced: Vec<TableName> = referenced.cloned().collect();
+        if referenced.is_empty() {
+            return kept;
+        }
+        kept.extend(referenced);
+    }
+}
+
+fn kept_finding(table: &TableName, is_written: bool) -> Finding {
+    let told = if is_written {
+        "Prepare created this table, and the target's own customers have rows in it, which are nowhere else: it stays. Move the rows \
+         elsewhere and drop it, if it is not wanted."
+    } else {
+        "Prepare created this table, and one that stays refers to it: it stays with its rows."
+    };
+    finding(Severity::Warning, "TableKept", table, told)
+}
+
+/// A row may have been written since its table was found empty: then nothing goes, and the next attempt looks again.
+fn lock_while_empty(tables: &[&TableName], empty: &[&TableName]) -> String {
+    if empty.is_empty() {
+        return String::new();
+    }
+    let any: Vec<String> = empty.iter().map(|table| format!("exists (select from {})", table.sql())).collect();
+    let body = format!(
+        "begin if {} then raise exception using errcode = 'serialization_failure', message = 'a table to be dropped was written to'; \
+         end if; end",
+        any.join(" or ")
+    );
+    format!("lock table {} in access exclusive mode; do {};", list(tables), quote_literal(&body))
 }
 
 /// What something else uses by now stays: a type or schema in use is no trace of ours.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio_postgres::Transaction;
+use tokio_postgres::{GenericClient, Transaction};
 
 use super::cohort::{Cohort, RestoreState, Sides};
 use super::reporting::{blocker, milliseconds, signed};
@@ -24,7 +24,11 @@ use crate::worker::postgres::{closure, ledger};
 use crate::worker::storage::{Storage, Stored};
 use crate::worker::{Error, Job};
 
-/// What the target wrote in one table since cutover.
+/// The part under which Return records on the source what it set aside there.
+const SOURCE_ASIDE_PART: &str = "source-set-aside";
+const SOURCE_ASIDE: &str = "the record of what was set aside of the source";
+
+/// What the target wrote in one table since cutover, or a stranger on the source.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetAside {
@@ -32,7 +36,10 @@ pub struct SetAside {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
-    /// Rows inserted and rows updated as they are on the target, keys of rows deleted; COPY files.
+    /// Of the source: how many of the deleted are there under another customer, or under none.
+    #[serde(default)]
+    pub elsewhere: u64,
+    /// Rows inserted and rows updated as they are on that side, keys of rows deleted; COPY files.
     pub files: BTreeMap<String, Stored>,
 }
 
@@ -58,12 +65,14 @@ async fn attempt(job: &Job) -> Result<Report, Error> {
     let manifest = Manifest::load(&storage, &state.manifest).await?;
     manifest.verify(&storage).await?;
     let folder = format!("set-aside/{}/{}", cohort.subject(), sides.target_token.worker());
-    let aside = set_aside(&cohort, &mut sides, (&manifest, &storage), &folder).await?;
-    let restored = restore(&cohort, &mut sides, (&manifest, &storage)).await?;
+    let keeping = Keeping { manifest: &manifest, storage: &storage, folder: &folder };
+    let aside = set_aside(&cohort, &mut sides, &keeping).await?;
+    let restored = restore(&cohort, &mut sides, &keeping).await?;
+    let of_source = recorded_of_source(&cohort, &*sides.source).await?;
     let mut report = cohort.report(&sides, ReportResult::Pass).await?;
-    tell(&mut report, &aside);
+    tell(&mut report, &aside, &of_source);
     report.counts.insert("tablesRestored".into(), restored);
-    let stored = store_manifest(&cohort, (&state, &storage), (&folder, &aside)).await?;
+    let stored = store_manifest(&cohort, &state, &keeping, (&aside, &of_source)).await?;
     report.evidence_uri = Some(stored.path);
     report.digest = Some(stored.digest);
     report.timings.insert("return".into(), milliseconds(started));
@@ -90,26 +99,44 @@ pub fn portions<'a>(cohort: &'a Cohort<'_>, manifest: &Manifest) -> Vec<Portion<
     manifest.covered(portions)
 }
 
-async fn set_aside(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    (manifest, storage): (&Manifest, &Storage),
-    folder: &str,
-) -> Result<Vec<SetAside>, Error> {
+/// The restore point that both sides are compared with, and where what they have else is kept.
+struct Keeping<'a> {
+    manifest: &'a Manifest,
+    storage: &'a Storage,
+    /// Of this worker alone.
+    folder: &'a str,
+}
+
+async fn set_aside(cohort: &Cohort<'_>, sides: &mut Sides, keeping: &Keeping<'_>) -> Result<Vec<SetAside>, Error> {
+    let Keeping { manifest, storage, folder } = *keeping;
     let target = snapshot::of(&mut sides.target).await?;
     let copy = Origin::of_entry(&target, &cohort.scope, cohort.entry).await?;
-    let mut compared = Compared { original: manifest.origin(storage), copy };
+    let compared = Compared { original: manifest.origin(storage), copy };
+    export(cohort, compared, (Side::Target, &target, &portions(cohort, manifest)), (storage, folder)).await
+}
+
+/// What a side has else than the restore point, table by table.
+async fn export(
+    cohort: &Cohort<'_>,
+    mut compared: Compared<'_>,
+    (at, side, portions): (Side, &Transaction<'_>, &[Portion<'_>]),
+    (storage, folder): (&Storage, &str),
+) -> Result<Vec<SetAside>, Error> {
     let mut aside = Vec::new();
-    for (number, portion) in portions(cohort, manifest).iter().enumerate() {
+    for (number, portion) in portions.iter().enumerate() {
         let digests = compared.compare(portion, None).await?;
         cohort.job.progress.advance(digests.1.total().rows);
         if digests.0.agrees_with(&digests.1) {
             continue;
         }
-        let keys = KeyTable::create(&target, portion.table, portion.shape, number).await?;
-        let counts = compared.note(portion, &digests, &[(&target, &keys)]).await?;
-        let files = Export { transaction: &target, storage, keys: &keys, folder, number };
-        aside.push(files.write(counts).await?);
+        let keys = KeyTable::create(side, portion.table, portion.shape, number).await?;
+        let counts = compared.note(portion, &digests, &[(side, &keys)]).await?;
+        let files = Export { transaction: side, storage, keys: &keys, folder, number };
+        let mut table = files.write(counts).await?;
+        if at == Side::Source {
+            files.write_elsewhere(&mut table).await?;
+        }
+        aside.push(table);
     }
     Ok(aside)
 }
@@ -130,6 +157,7 @@ impl Export<'_> {
             inserted: counts.extra,
             updated: counts.different,
             deleted: counts.missing,
+            elsewhere: 0,
             files: BTreeMap::new(),
         };
         let shape = self.keys.shape();
@@ -140,14 +168,32 @@ impl Export<'_> {
             ("deleted", counts.missing, self.keys.select_keys(&[Class::Missing]), only_keys),
         ] {
             if rows > 0 {
-                let file = self.file(name, &select, (shape, rows)).await?;
+                let (file, written) = self.file(name, &select, shape).await?;
+                if written != rows {
+                    return Err(Error::RowsLost { table: aside.table, sent: rows, landed: written });
+                }
                 aside.files.insert(name.into(), file);
             }
         }
         Ok(aside)
     }
 
-    async fn file(&self, name: &str, select: &str, (shape, expected): (Shape, u64)) -> Result<Stored, Error> {
+    /// Rows that have a missing row's key and hang on another customer, or on none: the missing row takes their place.
+    async fn write_elsewhere(&self, aside: &mut SetAside) -> Result<(), Error> {
+        if aside.deleted == 0 {
+            return Ok(());
+        }
+        let select = self.keys.select_rows(&[Class::Missing]);
+        let (file, written) = self.file("elsewhere", &select, self.keys.shape()).await?;
+        if written > 0 {
+            aside.elsewhere = written;
+            aside.files.insert("elsewhere".into(), file);
+        }
+        Ok(())
+    }
+
+    /// The file, and how many rows it has.
+    async fn file(&self, name: &str, select: &str, shape: Shape) -> Result<(Stored, u64), Error> {
         let path = file_path(self.folder, self.number, &format!("{name}.copy"));
         let mut writer = self.storage.writer(&path, 0)?;
         let table = self.keys.table().name.to_string();
@@ -158,19 +204,13 @@ impl Export<'_> {
             Ok(())
         })
         .await?;
-        if written != expected {
-            return Err(Error::RowsLost { table, sent: expected, landed: written });
-        }
-        Ok(writer.finish().await?)
+        Ok((writer.finish().await?, written))
     }
 }
 
 /// Puts the source back to the restore point, table by table where it is not; returns how many tables that were.
-async fn restore(
-    cohort: &Cohort<'_>,
-    sides: &mut Sides,
-    (manifest, storage): (&Manifest, &Storage),
-) -> Result<i64, Error> {
+async fn restore(cohort: &Cohort<'_>, sides: &mut Sides, keeping: &Keeping<'_>) -> Result<i64, Error> {
+    let Keeping { manifest, storage, .. } = *keeping;
     let portions = portions(cohort, manifest);
     let mut changed = Vec::new();
     {
@@ -187,7 +227,9 @@ async fn restore(
     }
     let own = ledger::ownership(&*sides.source, cohort.entry).await?;
     let shared = ledger::ownership(&*sides.source, entry::REFERENCE).await?;
-    let landing = Landing::begin(&mut sides.source, &sides.source_token).await?;
+    // In one snapshot: what is set aside and what goes are the same rows.
+    let landing = Landing::begin_in_snapshot(&mut sides.source, &sides.source_token).await?;
+    set_aside_of_source(cohort, (&landing, &changed), keeping).await?;
     let pass = async |portion: &Portion<'_>| {
         let is_owned = cohort.scope.owned_table(&portion.table.name).is_some();
         landing.pass(if is_owned { &own } else { &shared }).await
@@ -213,7 +255,32 @@ async fn restore(
     Ok(i64::try_from(changed.len()).unwrap_or(i64::MAX))
 }
 
-fn tell(report: &mut Report, aside: &[SetAside]) {
+/// Somebody wrote past the fence, and what the restore point does not have is about to go. Recorded with the restoration: an attempt
+/// that comes after it finds nothing to restore.
+async fn set_aside_of_source(
+    cohort: &Cohort<'_>,
+    (landing, changed): (&Landing<'_>, &[Portion<'_>]),
+    keeping: &Keeping<'_>,
+) -> Result<(), Error> {
+    let Keeping { manifest, storage, folder } = *keeping;
+    let mut aside = recorded_of_source(cohort, &**landing).await?;
+    let compared = Compared { original: manifest.origin(storage), copy: Origin::Database(landing) };
+    let folder = format!("{folder}/source");
+    aside.extend(export(cohort, compared, (Side::Source, landing, changed), (storage, &folder)).await?);
+    let state = serde_json::to_value(&aside).map_err(|source| Error::Json { what: SOURCE_ASIDE, source })?;
+    ledger::set_checkpoint(&**landing, (cohort.subject(), "return", SOURCE_ASIDE_PART), &state).await
+}
+
+async fn recorded_of_source(cohort: &Cohort<'_>, source: &impl GenericClient) -> Result<Vec<SetAside>, Error> {
+    match ledger::checkpoint(source, (cohort.subject(), "return", SOURCE_ASIDE_PART)).await? {
+        Some(state) => serde_json::from_value(state).map_err(|source| Error::Json { what: SOURCE_ASIDE, source }),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn tell(report: &mut Report, aside: &[SetAside], of_source: &[SetAside]) {
+    let total = of_source.iter().map(|table| table.inserted + table.updated + table.deleted).sum::<u64>();
+    report.counts.insert("sourceSetAside".into(), signed(total));
     let sum = |count: fn(&SetAside) -> u64| signed(aside.iter().map(count).sum::<u64>());
     for (name, count) in [
         ("setAsideInserted", sum(|table| table.inserted)),
@@ -227,17 +294,19 @@ fn tell(report: &mut Report, aside: &[SetAside]) {
 
 async fn store_manifest(
     cohort: &Cohort<'_>,
-    (state, storage): (&RestoreState, &Storage),
-    (folder, aside): (&str, &[SetAside]),
+    state: &RestoreState,
+    keeping: &Keeping<'_>,
+    (aside, of_source): (&[SetAside], &[SetAside]),
 ) -> Result<Stored, Error> {
     let manifest = json!({
         "v": 1,
         "cohort": cohort.subject(),
         "since": state.manifest,
         "tables": aside,
+        "source": of_source,
     });
-    let path = format!("{folder}/manifest.json");
+    let path = format!("{}/manifest.json", keeping.folder);
     let bytes = serde_json::to_vec_pretty(&manifest)
         .map_err(|source| Error::Json { what: "the manifest of what was set aside", source })?;
-    Ok(storage.put_bytes(&path, bytes).await?)
+    Ok(keeping.storage.put_bytes(&path, bytes).await?)
 }

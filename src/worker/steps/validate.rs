@@ -9,7 +9,7 @@ use super::cohort::{Cohort, NEWBORN_CHUNK, Sides, TOTAL_PART, merge_sum};
 use super::copy::{chunks, finished};
 use super::evidence::Evidence;
 use super::reporting::{blocker, milliseconds, signed};
-use super::{pairs, resume, snapshot};
+use super::{audit, pairs, resume, snapshot};
 use crate::contract::{Finding, Owner, QueryPair, Report, ReportResult, Severity, exit};
 use crate::worker::postgres::difference::Brought;
 use crate::worker::postgres::keys::{Counts, KeyTable};
@@ -40,6 +40,7 @@ pub async fn judge(cohort: &Cohort<'_>, sides: &mut Sides, checks: &[QueryPair])
     let rows = rows(cohort, sides, &expected, &mut evidence).await?;
     findings.extend(rows.findings);
     findings.extend(references(cohort, sides, &mut evidence).await?);
+    findings.extend(left_behind(cohort, sides).await?);
     findings.extend(pairs_on_a_moving_source(cohort, sides, checks, (&expected, &rows.drift)).await?);
     let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker).count();
     let result = if blockers == 0 { ReportResult::Pass } else { ReportResult::Fail };
@@ -187,6 +188,16 @@ async fn references(
     findings.extend(soundness::fence_down(&target, catalogue, "target").await?);
     findings.extend(soundness::fence_down(&*sides.source, (&cohort.scope, source), "source").await?);
     Ok(findings)
+}
+
+/// Rows of the source that go with no cohort. Assess found none, but an application may take a row from its customer at any time,
+/// and after the remainder nobody comes for it.
+pub async fn left_behind(cohort: &Cohort<'_>, sides: &mut Sides) -> Result<Vec<Finding>, Error> {
+    if !cohort.remainder {
+        return Ok(Vec::new());
+    }
+    let source = snapshot::of(&mut sides.source).await?;
+    audit::unowned(&source, &cohort.scope).await
 }
 
 /// Ends a step with what was found, if anything was.
