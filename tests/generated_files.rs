@@ -29,6 +29,51 @@ fn committed_definitions_are_what_the_code_generates() {
     }
 }
 
+/// Words in quotes that are made of two or more words, as codes are.
+fn codes_in(text: &str) -> impl Iterator<Item = &str> {
+    let is_code = |word: &&str| {
+        let capitals = word.chars().filter(char::is_ascii_uppercase).count();
+        word.chars().all(|letter| letter.is_ascii_alphabetic())
+            && word.starts_with(|first: char| first.is_ascii_uppercase())
+            && word.ends_with(|last: char| last.is_ascii_lowercase())
+            && (2..word.len()).contains(&capitals)
+    };
+    text.split('"').filter(is_code)
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn every_code_that_a_worker_reports_is_explained() {
+    let page = std::fs::read_to_string(root().join("docs/findings.md")).unwrap();
+    let mut files = Vec::new();
+    for room in ["src/worker", "src/contract"] {
+        sources(&root().join(room), &mut files);
+    }
+    let mut known = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (code, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for word in codes_in(code) {
+            known += 1;
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "docs/findings.md does not explain {word} of {}",
+                file.display()
+            );
+        }
+    }
+    assert!(known > 100, "only {known} codes were found: the test looks for the wrong thing");
+}
+
 #[test]
 fn committed_reference_pages_are_what_the_code_generates() {
     let folder = root().join("docs/reference");
