@@ -258,7 +258,7 @@ async fn dispatch(job: &Job) -> Result<Report, Error> {
     }
 }
 
-/// Written whole or not at all where the path allows it; the kubelet reads it after the container has ended.
+/// The kubelet reads it after the container has ended; what is only half there does not parse, and the ledger has the report too.
 fn write_report(path: &Path, report: &Report) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(report.to_termination_message().as_bytes())?;

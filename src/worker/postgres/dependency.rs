@@ -1,5 +1,5 @@
 //! What tables need beside themselves: schemas, extensions, types and functions, as statements that create them.
-//! Used by Assess (can the target have them?), Prepare (create what is missing there) and VerifyBackup (the sandbox).
+//! Used by Assess (can the target have them?) and Prepare (create what is missing there).
 //! Must not replace what the other database has already.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Brings the difference between an original and its copy, and proves that none is left.
-//! Called by Copy and Cutover (cohort rows, reference rows), Return and Reopen.
+//! Called by Copy and Cutover: cohort rows and reference rows.
 //! Must not trust what it wrote: the copy is read back before the commit, by the code that compares, not by the code that copies.
 
 use std::collections::{BTreeMap, BTreeSet};

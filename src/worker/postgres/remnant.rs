@@ -1,5 +1,5 @@
 //! What is left on the target once a cohort's rows are gone: the tables as Prepare found them, beside other cohorts' rows.
-//! Called by Discard and Reopen before they commit.
+//! Asked by the removal of a cohort's rows before it commits, and before reference rows are brought.
 //! Must not take live rows of others for a difference: cohorts that are there, and customers that were there before.
 
 use std::collections::BTreeSet;

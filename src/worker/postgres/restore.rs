@@ -1,5 +1,5 @@
 //! Reading a backup back: each file checked while it is read, and some customers' rows restored from their partitions alone.
-//! Used by VerifyBackup (every file) and by the ways back (the partitions of a group or a cohort).
+//! Used by VerifyBackup (every file). Restoring a cohort alone is a library function that no step uses yet: tests and benchmarks do.
 //! Must not let a row of a damaged file count: the caller commits only when a file was read to its checked end.
 
 use std::collections::{BTreeSet, HashSet};

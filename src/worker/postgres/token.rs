@@ -1,5 +1,5 @@
 //! The fencing token: of two attempts of one subject only the newer may change data, and of two workers of one attempt only the later.
-//! Taken first thing by each step that writes, in each database it writes to; every data transaction holds it.
+//! Taken by each step that writes, before it writes any data, in each database; every data transaction holds it.
 //! Must not be taken twice by one process: a second take would make the first one's transactions fail.
 
 use tokio_postgres::GenericClient;

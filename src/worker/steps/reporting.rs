@@ -1,4 +1,4 @@
-//! Small words that every report of the migration's own steps is made of.
+//! Small words that every step's report is made of.
 //! Used by the steps. Must not know what any of them does.
 
 use std::time::Instant;
