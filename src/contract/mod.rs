@@ -46,8 +46,14 @@ pub mod code {
     pub const KEYS_UNKNOWN: &str = "KeysUnknown";
     /// The source runs out of the keys that are reserved for it, or has.
     pub const SEQUENCE_RESERVE_SPENT: &str = "SequenceReserveSpent";
-    /// Finalize found customers of the source, and changed nothing.
+    /// Finalize found customers of the source.
     pub const STILL_ON_SOURCE: &str = "StillOnSource";
+    /// The two ledgers do not tell the same.
+    pub const LEDGERS_DISAGREE: &str = "LedgersDisagree";
+    /// A fence of ours is not in force.
+    pub const FENCE_DOWN: &str = "FenceDown";
+    /// With these Finalize refuses before it changes anything.
+    pub const NOT_FINALIZED: [&str; 3] = [STILL_ON_SOURCE, LEDGERS_DISAGREE, FENCE_DOWN];
 }
 
 /// Exit codes of a Job. Any other code, and a killed process, means "try again".

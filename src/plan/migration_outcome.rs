@@ -66,9 +66,9 @@ impl Migrations<'_> {
             MigrationStep::Backup | MigrationStep::VerifyBackup => "BackupFailed",
             _ => "StepFailed",
         };
-        let findings = refusal.report.iter().flat_map(|report| &report.findings);
-        if current == MigrationStep::Finalize && findings.map(|finding| &*finding.code).eq([code::STILL_ON_SOURCE]) {
-            // It looks before it changes anything.
+        let findings = refusal.report.as_ref().map_or(&[][..], |report| &report.findings);
+        let looked_only = findings.iter().all(|finding| code::NOT_FINALIZED.contains(&&*finding.code));
+        if current == MigrationStep::Finalize && looked_only && !findings.is_empty() {
             self.status.closed_time = None;
         }
         self.notes.push(Note::warning(told, current.as_str(), refusal.message.clone()));

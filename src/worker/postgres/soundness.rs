@@ -10,7 +10,7 @@ use super::fence_sql::{INSERT_TRIGGER, ROW_TRIGGER, TRIGGERS};
 use super::identifier::{TableName, quote_identifier};
 use super::model::{Catalog, ForeignKey, Scope, Sequence};
 use super::sequence;
-use crate::contract::{Finding, Severity};
+use crate::contract::{Finding, Severity, code};
 use crate::worker::error::Error;
 
 /// Foreign keys and uniques that the source has and the target has not, or not in force.
@@ -97,7 +97,7 @@ pub async fn fence_down(
         let rows = |partition| [ROW_TRIGGER, INSERT_TRIGGER].iter().all(|trigger| guarded(partition, trigger));
         if !whole || !partitions.iter().all(rows) {
             findings.push(finding(
-                "FenceDown",
+                code::FENCE_DOWN,
                 &table.name,
                 &format!(
                     "The fence of the {side}'s table does not stand, so both sides could write; enable its triggers again with \

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::reporting::blocker;
-use crate::contract::{Finding, Identity, Owner, Report, ReportResult, exit};
+use crate::contract::{Finding, Identity, Owner, Report, ReportResult, code, exit};
 use crate::worker::postgres::ledger::{self, Ownership};
 use crate::worker::postgres::model::{Catalog, Scope, Table, entry};
 use crate::worker::postgres::restore_point::Reference;
@@ -210,7 +210,7 @@ impl Sides {
         Err(Error::refused(
             exit::DATA_DIFFERS,
             blocker(
-                "LedgersDisagree",
+                code::LEDGERS_DISAGREE,
                 "godwit.ownership",
                 format!(
                     "Entry {entry} is at epoch {} on one side and {} on the other; a database was set back or its ledger was changed.",

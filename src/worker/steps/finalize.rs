@@ -82,7 +82,7 @@ async fn refuse_unfinished(source: Option<&Session>, target: &Session) -> Result
     }
     let told = "The two ledgers do not tell the same of these entries; a database was set back or its ledger was changed. Find out what \
                 else is missing before you retry.";
-    refuse("LedgersDisagree", &differ, told)
+    refuse(code::LEDGERS_DISAGREE, &differ, told)
 }
 
 fn refuse(code: &str, entries: &[String], told: &str) -> Result<(), Error> {
