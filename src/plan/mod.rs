@@ -28,6 +28,7 @@ mod reversibility;
 pub mod revert;
 pub mod routes;
 pub mod step;
+mod strays;
 pub mod task;
 pub mod trigger;
 pub mod verdict;
