@@ -14,6 +14,8 @@ pub const MAX_MEASUREMENTS: usize = 10;
 pub const MAX_FINDINGS: usize = 20;
 /// Most cohorts that a migration-wide way back releases at a time; the next ones follow when these are back.
 pub const MAX_RELEASED: usize = 1000;
+/// Cohorts that a migration lists as those that may be under way.
+pub const MAX_ADMITTED: usize = 100;
 /// Longest message, in characters.
 pub const MAX_MESSAGE: usize = 1024;
 

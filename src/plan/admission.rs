@@ -4,6 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::condition::{kind, reason};
+use crate::api::status::MAX_ADMITTED;
 
 use super::cohort::step_of;
 use super::conditions::Why;
@@ -30,9 +31,6 @@ pub enum Waiting {
     /// Every customer is on the target and every soak is over.
     Nothing,
 }
-
-/// Most names that a Migration's status lists.
-const MAX_ADMITTED: usize = 100;
 
 /// Decides over all cohorts of the migration.
 pub fn admit(cohorts: &[CohortView], max_concurrent: u32) -> Admission {

@@ -8,7 +8,7 @@ use super::conditions::{Situation, Why};
 use super::decision::{FinalizerChange, Note};
 use super::migration;
 use super::observed::MigrationView;
-use super::record::is_evident;
+use super::record::evidence_named;
 use super::revert;
 use super::step::CohortStep;
 
@@ -42,8 +42,8 @@ impl Cohorts<'_> {
 
     /// A cohort that went back after its cutover still has its customers in the ledger: nobody else could ever select them.
     fn release(&mut self, migration: &MigrationView) -> Situation {
-        let reopened = is_evident(&self.status.evidence, CohortStep::Reopen.evidence());
-        if !reopened || is_evident(&self.status.evidence, CohortStep::Discard.evidence()) {
+        let passed = |step: CohortStep| evidence_named(&self.status.evidence, step.evidence()).is_some();
+        if !passed(CohortStep::Reopen) || passed(CohortStep::Discard) {
             return self.let_go("Nothing is left to undo");
         }
         self.enter(CohortStep::Discard, "the Cohort is being deleted");

@@ -14,7 +14,7 @@ use super::decision::Note;
 use super::migration::REFUSED;
 use super::observed::MigrationView;
 use super::pass::after;
-use super::record::{evidence_of, findings_of, put_evidence};
+use super::record::{evidence_named, evidence_of, findings_of, put_evidence};
 use super::step::CohortStep;
 use super::{digest, revert};
 
@@ -127,7 +127,7 @@ impl Cohorts<'_> {
         if !matches!(self.step(), CohortStep::Copy | CohortStep::Validate | CohortStep::Cutover) {
             return;
         }
-        let selected = self.status.evidence.iter().find(|evidence| evidence.name == CohortStep::Select.evidence());
+        let selected = evidence_named(&self.status.evidence, CohortStep::Select.evidence());
         let Some(selection) = selected.and_then(|evidence| evidence.digest.as_deref()) else { return };
         let digest = digest::cohort_plan(&migration.spec, selection);
         if self.status.plan.as_ref().is_none_or(|plan| plan.digest != digest) {

@@ -4,13 +4,12 @@
 use crate::api::CohortStatus;
 use crate::api::condition::{kind, reason};
 use crate::api::phase::CohortPhase;
-use crate::api::status::Evidence;
 
 use super::cohort::Cohorts;
 use super::conditions::{Fact, Situation, Why, stamp, standard};
 use super::decision::Decision;
 use super::migration::REFUSED;
-use super::record::{count_of, percent};
+use super::record::{count_of, evidence_named, percent};
 use super::step::CohortStep;
 use super::{migration, reversibility, revert};
 
@@ -41,8 +40,7 @@ impl Cohorts<'_> {
     }
 
     fn data_validated(&self) -> Fact {
-        let validation: Option<&Evidence> =
-            self.status.evidence.iter().find(|evidence| evidence.name == CohortStep::Validate.evidence());
+        let validation = evidence_named(&self.status.evidence, CohortStep::Validate.evidence());
         let differences = count_of(&self.status.evidence, CohortStep::Validate.evidence(), "differences").unwrap_or(0);
         match validation {
             Some(evidence) if evidence.plan == REFUSED => {

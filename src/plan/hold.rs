@@ -3,16 +3,16 @@
 
 use jiff::Timestamp;
 
-use crate::api::CohortStatus;
 use crate::api::approval::{ApprovedStep, SubjectKind};
 use crate::api::check::GatedStep;
 use crate::api::condition::{kind, reason};
-use crate::api::status::Verdict;
+use crate::api::status::{CheckStatus, Verdict};
+use crate::api::{CohortStatus, MigrationSpec};
 
 use super::approval::{self, Question};
 use super::check;
 use super::conditions::Why;
-use super::observed::{MigrationView, ObservedCohort};
+use super::observed::{Jobs, MigrationView, ObservedCohort};
 use super::step::{CohortStep, MigrationStep};
 use super::verdict::worst;
 
@@ -99,15 +99,17 @@ fn hold_for_gate(ask: &Ask<'_>) -> Option<Hold> {
         CohortStep::Cutover => GatedStep::Cutover,
         _ => return None,
     };
-    let spec = &ask.migration.spec;
-    let statuses = &ask.status.checks;
-    let verdicts = check::fresh_verdicts(check::gates_before(spec, gated), spec, statuses, ask.now);
-    let kept = check::kept(check::gates_before(spec, gated), statuses, &ask.seen.jobs);
-    gate_answer(&verdicts, kept, ask.step.as_str()).map(Hold::Waiting)
+    closed_gate(&ask.migration.spec, gated, (&ask.status.checks, &ask.seen.jobs), ask.now).map(Hold::Waiting)
 }
 
-/// Why gates with these verdicts do not open; `None` when all pass. `kept`: what keeps a measurement from being taken.
-pub fn gate_answer(verdicts: &[(String, Verdict, String)], kept: Option<String>, step: &str) -> Option<Why> {
+/// Why the gates before a step do not open, and what keeps a measurement from being taken; `None` when all pass.
+pub fn closed_gate(
+    spec: &MigrationSpec,
+    step: GatedStep,
+    (statuses, jobs): (&[CheckStatus], &Jobs),
+    now: Timestamp,
+) -> Option<Why> {
+    let verdicts = check::fresh_verdicts(check::gates_before(spec, step), spec, statuses, now);
     let worst = worst(verdicts.iter().map(|(_, verdict, _)| *verdict));
     let reason = match worst {
         Verdict::Pass => return None,
@@ -115,8 +117,9 @@ pub fn gate_answer(verdicts: &[(String, Verdict, String)], kept: Option<String>,
         Verdict::Inconclusive | Verdict::Error => reason::GATE_INCONCLUSIVE,
     };
     let evidence = verdicts.iter().find(|(_, verdict, _)| *verdict == worst).map_or("", |(_, _, evidence)| evidence);
+    let kept = check::kept(check::gates_before(spec, step), statuses, jobs);
     let kept = kept.map_or_else(String::new, |kept| format!("; {kept}"));
-    Some(Why::new(reason, format!("Before {step}: {evidence}{kept}")))
+    Some(Why::new(reason, format!("Before {step:?}: {evidence}{kept}")))
 }
 
 fn hold_for_approval(ask: &Ask<'_>) -> Option<Hold> {

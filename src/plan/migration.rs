@@ -17,7 +17,7 @@ use super::conditions::{Situation, Why};
 use super::decision::{Decision, FinalizerChange, JobRequest, Note, Work};
 use super::observed::{CohortView, MigrationView, ObservedMigration};
 use super::pass::{FORMER_JOB, Pass, Words};
-use super::record::{bounded, evidence_for, note_history};
+use super::record::{bounded, evidence_for, evidence_named, note_history};
 use super::step::{CohortStep, MigrationStep};
 use super::{check, digest, retreat, revert, task};
 
@@ -320,7 +320,7 @@ impl<'a> Migrations<'a> {
 
 /// Whether engine, dataset or storage are others than those that Prepare worked with.
 pub(super) fn departs_from_preparation(status: &MigrationStatus, spec: &MigrationSpec) -> bool {
-    let prepared = status.evidence.iter().find(|one| one.name == MigrationStep::Prepare.evidence());
+    let prepared = evidence_named(&status.evidence, MigrationStep::Prepare.evidence());
     prepared.is_some_and(|prepared| prepared.plan != REFUSED && prepared.plan != digest::data(spec))
 }
 

@@ -10,11 +10,10 @@ use crate::api::condition::reason;
 
 use super::admission::{self, Waiting};
 use super::approval::{self, Question};
-use super::check;
 use super::cohort;
 use super::conditions::{Situation, Why};
 use super::digest;
-use super::hold::gate_answer;
+use super::hold::closed_gate;
 use super::migration::{Migrations, closed};
 use super::record::evidence_for;
 use super::step::MigrationStep;
@@ -108,10 +107,8 @@ impl Migrations<'_> {
             return self.move_cohorts();
         }
         let spec = &self.seen.spec;
-        let gates = check::gates_before(spec, GatedStep::Finalize);
-        let verdicts = check::fresh_verdicts(gates, spec, &self.status.checks, self.now);
-        let kept = check::kept(check::gates_before(spec, GatedStep::Finalize), &self.status.checks, &self.seen.jobs);
-        if let Some(why) = gate_answer(&verdicts, kept, "Finalize") {
+        let measured = (&*self.status.checks, &self.seen.jobs);
+        if let Some(why) = closed_gate(spec, GatedStep::Finalize, measured, self.now) {
             self.measure_needed();
             return Situation::Holding(why);
         }

@@ -37,14 +37,14 @@ pub fn put_evidence(all: &mut Vec<Evidence>, evidence: Evidence) {
     all.push(evidence);
 }
 
-/// Whether there is evidence of that name, for whatever plan.
-pub fn is_evident(all: &[Evidence], name: &str) -> bool {
-    all.iter().any(|evidence| evidence.name == name)
+/// The evidence of that name, for whatever plan it was made.
+pub fn evidence_named<'a>(all: &'a [Evidence], name: &str) -> Option<&'a Evidence> {
+    all.iter().find(|evidence| evidence.name == name)
 }
 
 /// The evidence of that name, if it was made for this plan.
 pub fn evidence_for<'a>(all: &'a [Evidence], name: &str, plan: &str) -> Option<&'a Evidence> {
-    all.iter().find(|evidence| evidence.name == name && evidence.plan == plan)
+    evidence_named(all, name).filter(|evidence| evidence.plan == plan)
 }
 
 /// A report as evidence.
@@ -65,8 +65,7 @@ pub fn evidence_of(name: &str, report: &Report, plan: &str, now: Timestamp) -> E
 
 /// A number of some evidence.
 pub fn count_of(all: &[Evidence], name: &str, count: &str) -> Option<i64> {
-    let evidence = all.iter().find(|evidence| evidence.name == name)?;
-    evidence.counts.iter().find(|entry| entry.name == count).map(|entry| entry.value)
+    evidence_named(all, name)?.counts.iter().find(|entry| entry.name == count).map(|entry| entry.value)
 }
 
 /// Findings as status shows them, worst first.

@@ -12,6 +12,7 @@ use super::conditions::{Situation, Why};
 use super::decision::{FinalizerChange, Note};
 use super::migration::{Migrations, closed, rollback};
 use super::observed::CohortView;
+use super::record::evidence_named;
 use super::step::{CohortStep, MigrationStep};
 
 /// How long a deletion waits for cohorts that are in the middle of a step.
@@ -109,7 +110,7 @@ fn is_out(cohort: &CohortView) -> bool {
 /// Whether Prepare was ever started: only then is there something to reset.
 pub(super) fn prepared(pass: &Migrations<'_>) -> bool {
     pass.status.history.iter().any(|entry| entry.step == MigrationStep::Prepare.as_str())
-        || pass.status.evidence.iter().any(|evidence| evidence.name == MigrationStep::Prepare.evidence())
+        || evidence_named(&pass.status.evidence, MigrationStep::Prepare.evidence()).is_some()
 }
 
 pub(super) fn rolled_back(pass: &Migrations<'_>) -> Situation {
@@ -160,7 +161,7 @@ fn has_job(cohort: &CohortView) -> bool {
 fn clean_up(pass: &mut Migrations<'_>) -> Situation {
     pass.take_up();
     let step = MigrationStep::Cleanup;
-    if pass.status.evidence.iter().any(|evidence| evidence.name == step.evidence()) {
+    if evidence_named(&pass.status.evidence, step.evidence()).is_some() {
         return gone(pass, "Fences and ledger are removed");
     }
     let began = pass.status.step.as_ref().map_or(pass.now, |step| step.start_time.0);

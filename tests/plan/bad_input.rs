@@ -10,10 +10,7 @@ use godwit::plan::observed::{JobState, Trouble, TroubleKind};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::world::{End, World, WorldJob, after, migration_spec};
-
-/// Far beyond every deadline.
-const NEVER: SignedDuration = SignedDuration::from_hours(24 * 365);
+use crate::world::{End, NEVER, World, WorldJob, after, migration_spec};
 
 /// The Job of an object's step does not get on, for this reason.
 fn keep_waiting(world: &mut World, owner: &str, kind: TroubleKind, message: &str) {

@@ -10,7 +10,7 @@ use godwit::plan::observed::JobState;
 use godwit::plan::routes::Routes;
 use serde_json::json;
 
-use crate::world::{End, World, WorldJob, after, migration_spec};
+use crate::world::{End, World, WorldJob, after, migration_spec, spec_with};
 
 /// Else the fences would refuse the users' writes for ever, with nobody left who could open them.
 #[test]
@@ -127,10 +127,10 @@ fn a_cohort_that_is_deleted_after_its_cutover_stays_under_watch_until_the_move_i
 }
 
 fn watched() -> MigrationSpec {
-    let mut spec = serde_json::to_value(migration_spec()).unwrap();
-    spec["checks"] = json!([{"name": "links", "http": {"url": "http://crm/links"}, "passWhen": "value == 0.0"}]);
-    spec["triggers"] = json!([{"check": "links", "category": "DataLoss", "action": "RollbackCohort"}]);
-    serde_json::from_value(spec).unwrap()
+    spec_with(&json!({
+        "checks": [{"name": "links", "http": {"url": "http://crm/links"}, "passWhen": "value == 0.0"}],
+        "triggers": [{"check": "links", "category": "DataLoss", "action": "RollbackCohort"}],
+    }))
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What may hold a step, for how long, on which measurements; and what nothing may hold.
 
-use godwit::api::MigrationSpec;
 use godwit::api::approval::{ApprovalSpec, ApprovedStep, Decision, Subject, SubjectKind};
 use godwit::api::migration::{OnFailure, RequiredApproval};
 use godwit::api::names::Verb;
@@ -8,18 +7,7 @@ use godwit::contract::exit;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::world::{End, World, migration_spec};
-
-/// Far beyond every deadline.
-const NEVER: SignedDuration = SignedDuration::from_hours(24 * 365);
-
-fn spec_with(parts: &Value) -> MigrationSpec {
-    let mut spec = serde_json::to_value(migration_spec()).unwrap();
-    for (name, part) in parts.as_object().unwrap() {
-        spec[name] = part.clone();
-    }
-    serde_json::from_value(spec).unwrap()
-}
+use crate::world::{End, NEVER, World, migration_spec, spec_with};
 
 fn approve(world: &mut World, kind: SubjectKind, name: &str, before: ApprovedStep) {
     let plan = match kind {

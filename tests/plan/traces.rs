@@ -8,7 +8,7 @@ use godwit::api::migration::RequiredApproval;
 use godwit::api::names::Verb;
 use serde_json::json;
 
-use crate::world::{End, World, migration_spec};
+use crate::world::{End, World, migration_spec, spec_with};
 
 fn compare(name: &str, title: &str, world: &World) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/traces/{name}.golden"));
@@ -42,11 +42,11 @@ fn a_failed_validation_removes_what_was_copied_and_holds_the_later_waves() {
 }
 
 fn links_check(action: &str) -> godwit::api::MigrationSpec {
-    let mut spec = serde_json::to_value(migration_spec()).unwrap();
-    spec["checks"] = json!([{"name": "links", "sql": {"side": "Target", "query": "select 0"},
-        "passWhen": "value == 0.0", "interval": "300s", "consecutive": 2}]);
-    spec["triggers"] = json!([{"check": "links", "category": "DataLoss", "action": action}]);
-    serde_json::from_value(spec).unwrap()
+    spec_with(&json!({
+        "checks": [{"name": "links", "sql": {"side": "Target", "query": "select 0"},
+            "passWhen": "value == 0.0", "interval": "300s", "consecutive": 2}],
+        "triggers": [{"check": "links", "category": "DataLoss", "action": action}],
+    }))
 }
 
 #[test]

@@ -73,6 +73,18 @@ pub fn migration_spec() -> MigrationSpec {
     .unwrap()
 }
 
+/// The same with these parts of it in the place of its own.
+pub fn spec_with(parts: &serde_json::Value) -> MigrationSpec {
+    let mut spec = serde_json::to_value(migration_spec()).unwrap();
+    for (name, part) in parts.as_object().unwrap() {
+        spec[name] = part.clone();
+    }
+    serde_json::from_value(spec).unwrap()
+}
+
+/// Far beyond every deadline.
+pub const NEVER: SignedDuration = SignedDuration::from_hours(24 * 365);
+
 fn object(name: &str) -> ObjectFacts {
     ObjectFacts {
         namespace: "crm".into(),
